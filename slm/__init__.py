@@ -1,0 +1,1 @@
+"""Learn how a language model works by training one that writes stories on your own laptop."""
