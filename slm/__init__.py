@@ -1,1 +1,37 @@
 """Learn how a language model works by training one that writes stories on your own laptop."""
+
+from importlib import import_module
+
+from slm.checkpoint import load_model, save_model
+from slm.evaluation import evaluate
+from slm.generation import SamplingConfig, generate, stream
+from slm.model import ModelConfig, Transformer, attention_maps
+from slm.optimization import TrainConfig
+from slm.stories import load_stories
+from slm.tokenizer import load_tokenizer, train_tokenizer
+from slm.training import train
+
+__all__ = [
+    "ModelConfig",
+    "SamplingConfig",
+    "TrainConfig",
+    "Transformer",
+    "attention_maps",
+    "evaluate",
+    "generate",
+    "load_model",
+    "load_stories",
+    "load_tokenizer",
+    "plots",
+    "save_model",
+    "stream",
+    "train",
+    "train_tokenizer",
+]
+
+
+def __getattr__(name: str):
+    """Import `slm.plots`, which is optional, when it is first asked for."""
+    if name == "plots":
+        return import_module("slm.plots")
+    raise AttributeError(f"module 'slm' has no attribute {name!r}")

@@ -1,0 +1,82 @@
+"""Is it good? One score that compares models whatever their tokenizers: bits per byte."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slm.model import Transformer
+from slm.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a model predicts some stories."""
+
+    nats_per_token: float  # mean cross-entropy: what training lowers
+    bits_per_byte: float  # the same per byte of text, so that tokenizers compare
+    tokens: int  # how many were predicted
+    bytes: int  # the stories' UTF-8 bytes, and one for each one's end
+
+    @property
+    def perplexity(self) -> float:
+        """Between how many equally likely tokens the model hesitates, on average."""
+        return math.exp(self.nats_per_token)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout is off and no gradients are kept inside; afterwards the model is as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def story_rows(stories: Sequence[str], tokenizer: Tokenizer, context_length: int) -> list[Tensor]:
+    """Each story alone as `<eot> story <eot>`, cut into rows of at most T + 1 ids.
+
+    A row's last id is the next one's first, so that every id after the first is predicted once.
+    """
+    rows = []
+    for story in stories:
+        ids = torch.tensor([tokenizer.eot_id, *tokenizer.encode(story), tokenizer.eot_id])
+        starts = range(0, len(ids) - 1, context_length)
+        rows += [ids[start : start + context_length + 1] for start in starts]
+    return rows
+
+
+def evaluate(
+    model: Transformer, tokenizer: Tokenizer, stories: Sequence[str], *, batch_size: int = 16
+) -> Evaluation:
+    """Measure, in float32, how well a model predicts stories that it has not seen.
+
+    Every story stands alone, an end-of-text token before and after it, in non-overlapping windows
+    where it is longer than the context. Bits per byte are the nats of all predicted tokens over
+    ln 2, over the stories' UTF-8 bytes plus one for each one's end.
+
+    Raises ValueError where there is no story, or model and tokenizer do not belong together.
+    """
+    if not stories:
+        raise ValueError("There are no stories to evaluate on: give at least one.")
+    if tokenizer.vocab_size != model.config.vocab_size:
+        sizes = f"{model.config.vocab_size:,} tokens and the tokenizer {tokenizer.vocab_size:,}"
+        raise ValueError(f"The model knows {sizes}: load both from the same folder.")
+    rows = sorted(story_rows(stories, tokenizer, model.config.context_length), key=len)
+    nats, device = 0.0, model.model.embed_tokens.weight.device
+    with evaluating(model):
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]  # of about equal length: little padding
+            x = nn.utils.rnn.pad_sequence([row[:-1] for row in batch], True).to(device)  # (B, T)
+            y = nn.utils.rnn.pad_sequence([row[1:] for row in batch], True, -100).to(device)
+            nats += F.cross_entropy(model(x).flatten(0, 1), y.flatten(), reduction="sum").item()
+    tokens = sum(len(row) - 1 for row in rows)
+    size = sum(len(story.encode("utf-8", "replace")) + 1 for story in stories)
+    return Evaluation(nats / tokens, nats / math.log(2) / size, tokens, size)

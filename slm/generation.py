@@ -1,0 +1,149 @@
+"""Writing stories: one generator of tokens, on which printing, batches and the web build."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from slm.evaluation import evaluating
+from slm.model import KVCache, Transformer
+from slm.settings import check, split_settings
+from slm.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How the next token is chosen.
+
+    Raises ValueError, naming the field and the mend, for a value that makes no sense.
+    """
+
+    max_new_tokens: int = 400  # the story is cut off after so many
+    temperature: float = 0.8  # below 1 plays safe, above 1 takes risks; 0: always the likeliest
+    top_k: int | None = None  # keep the k likeliest tokens
+    top_p: float | None = None  # keep the fewest likeliest tokens that reach this probability
+    min_p: float | None = None  # keep tokens at least this share as likely as the likeliest
+    repetition_penalty: float = 1.0  # above 1: tokens that have occurred become less likely
+    seed: int | None = None  # the same seed writes the same story; None: another each time
+
+    def __post_init__(self):
+        check(self, "max_new_tokens", "top_k", whole=True, low=1)
+        check(self, "temperature", low=0)
+        check(self, "top_p", "min_p", low=0, high=1)
+        check(self, "repetition_penalty")
+        check(self, "seed", whole=True, low=0)
+
+
+def next_token_probabilities(
+    logits: Tensor, sampling: SamplingConfig, previous: Tensor | None = None
+) -> Tensor:
+    """Logits `(B, V)` of the next token to the probabilities `(B, V)` that it is drawn from.
+
+    `previous` `(B, S)` are the ids that the repetition penalty (Keskar et al. 2019, CTRL,
+    arXiv:1909.05858) holds down. Then temperature, top-k (Fan et al. 2018, arXiv:1805.04833),
+    top-p (Holtzman et al. 2020, arXiv:1904.09751) and min-p (Nguyen et al. 2024,
+    arXiv:2407.01082) apply, in this order, each to what the one before it left.
+    """
+    logits = logits.float()
+    if sampling.repetition_penalty != 1 and previous is not None:
+        seen = logits.gather(1, previous)
+        penalty = sampling.repetition_penalty
+        seen = torch.where(seen > 0, seen / penalty, seen * penalty)
+        logits = logits.scatter(1, previous, seen)
+    if sampling.temperature == 0:
+        return torch.zeros_like(logits).scatter(1, logits.argmax(-1, keepdim=True), 1.0)
+    logits = logits / sampling.temperature
+    if sampling.top_k and sampling.top_k < logits.shape[-1]:
+        least = logits.topk(sampling.top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < least, float("-inf"))
+    if sampling.top_p is not None:
+        ordered, order = logits.sort(descending=True)
+        probabilities = ordered.softmax(-1)
+        dropped = probabilities.cumsum(-1) - probabilities >= sampling.top_p
+        dropped[:, 0] = False  # the likeliest always stays
+        logits = logits.masked_fill(dropped.gather(1, order.argsort()), float("-inf"))
+    probabilities = logits.softmax(-1)
+    if sampling.min_p:
+        least = sampling.min_p * probabilities.max(-1, keepdim=True).values
+        probabilities = probabilities.masked_fill(probabilities < least, 0.0)
+        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
+    return probabilities
+
+
+def generate_tokens(
+    model: Transformer, ids: Tensor, sampling: SamplingConfig, eot_id: int
+) -> Iterator[Tensor]:
+    """Continue B rows of ids `(B, T)`, yielding one new id for each row, `(B,)`, at a time.
+
+    It ends when every row has written `eot_id` (a row that has goes on yielding it), or after
+    `max_new_tokens`. What does not fit the context is forgotten: of a longer prompt the last
+    `context_length` tokens are read, and where the context is full its newer half is read again.
+    """
+    context_length, weight = model.config.context_length, model.model.embed_tokens.weight
+    generator = torch.Generator()
+    generator.seed() if sampling.seed is None else generator.manual_seed(sampling.seed)
+    ids = new = ids[:, -context_length:].to(weight.device)
+    cache = KVCache(model.config, len(ids), weight)
+    stopped = torch.zeros(len(ids), dtype=torch.bool)
+    for _ in range(sampling.max_new_tokens):
+        if cache.length + new.shape[1] > context_length:
+            new, cache.length = ids[:, -(context_length // 2 or 1) :], 0
+        with evaluating(model):
+            logits = model(new, cache)[:, -1]  # (B, V)
+        # The first id is the end of the story before, and no reason to put off this one's.
+        probabilities = next_token_probabilities(logits, sampling, ids[:, 1:]).cpu()  # (B, V)
+        drawn = torch.multinomial(probabilities, 1, generator=generator).squeeze(1)  # (B,)
+        drawn = torch.where(stopped, eot_id, drawn)
+        stopped |= drawn == eot_id
+        yield drawn
+        if stopped.all():
+            return
+        new = drawn.unsqueeze(1).to(weight.device)  # (B, 1)
+        ids = torch.cat((ids, new), dim=1)
+
+
+def _start(tokenizer: Tokenizer, prompt: str, rows: int = 1) -> Tensor:
+    """`rows` times the prompt's ids after an end-of-text token, as every story begins: `(B, T)`."""
+    if not isinstance(prompt, str):
+        raise ValueError(f"The prompt must be a text, not {prompt!r}; an empty one is welcome.")
+    return torch.tensor([[tokenizer.eot_id, *tokenizer.encode(prompt)]] * rows)
+
+
+def _sampling(settings: dict) -> SamplingConfig:
+    return SamplingConfig(**split_settings(settings, SamplingConfig)[0])
+
+
+def stream(model: Transformer, tokenizer: Tokenizer, prompt: str = "", **settings) -> Iterator[str]:
+    """Write one story, yielding its text piece by piece: first the prompt, then what follows.
+
+    `settings` are the fields of `SamplingConfig`: max_new_tokens, temperature, top_k, top_p, min_p,
+    repetition_penalty, seed. Joined, the pieces are what `generate` gives for the same settings; no
+    piece holds half a character. Raises ValueError for a setting that makes no sense.
+    """
+    sampling, ids = _sampling(settings), _start(tokenizer, prompt)
+
+    def pieces() -> Iterator[str]:
+        if prompt:
+            yield prompt
+        drawn = (int(new) for new in generate_tokens(model, ids, sampling, tokenizer.eot_id))
+        yield from tokenizer.decode_stream(id for id in drawn if id != tokenizer.eot_id)
+
+    return pieces()
+
+
+def generate(
+    model: Transformer, tokenizer: Tokenizer, prompt: str = "", *, n: int | None = None, **settings
+) -> str | list[str]:
+    """Write a story that begins with `prompt`; with `n`, a list of n stories written side by side.
+
+    `settings` are as in `stream`. Raises ValueError for a setting that makes no sense.
+    """
+    if n is None:
+        return "".join(stream(model, tokenizer, prompt, **settings))
+    if type(n) is not int or n < 1:
+        raise ValueError(f"n must be a whole number from 1 up, not {n!r}.")
+    sampling, ids = _sampling(settings), _start(tokenizer, prompt, n)
+    rows = torch.stack(list(generate_tokens(model, ids, sampling, tokenizer.eot_id)), 1).tolist()
+    ends = [row.index(tokenizer.eot_id) if tokenizer.eot_id in row else None for row in rows]
+    return [prompt + tokenizer.decode(row[:end]) for row, end in zip(rows, ends, strict=True)]

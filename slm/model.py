@@ -1,0 +1,257 @@
+"""The mini-transformer: a Llama-style decoder, to be read once from top to bottom.
+
+Shapes stand at line ends: B stories at once, T tokens each, C numbers per token (`d_model`),
+H heads of D = C / H numbers, G groups of keys and values, V words in the vocabulary. Modules and
+parameters are named as in Hugging Face's Llama, so a saved model is a Hugging Face model.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slm.settings import check
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The size and shape of a transformer.
+
+    Raises ValueError, naming the field and the mend, for a configuration that cannot be built.
+    """
+
+    vocab_size: int = 4096  # V: how many different tokens
+    context_length: int = 256  # T: how many tokens the model looks back on
+    n_layers: int = 4  # how many blocks stand on each other
+    n_heads: int = 4  # H: attention heads in a block
+    n_kv_heads: int | None = None  # G: heads of keys and values, shared by H / G queries; None: H
+    d_model: int = 128  # C: numbers per token in the residual stream
+    d_ff: int | None = None  # hidden width of the MLP; None: 8/3 of d_model, in steps of 32
+    rope_theta: float = 10_000.0  # base of the rotary wavelengths, in tokens
+    norm_eps: float = 1e-5  # keeps RMSNorm from dividing by zero
+    tie_embeddings: bool = True  # one table both reads tokens in and scores them
+    dropout: float = 0.0  # share of each block's output dropped while training
+
+    def __post_init__(self):
+        if self.n_kv_heads is None:
+            object.__setattr__(self, "n_kv_heads", self.n_heads)
+        if self.d_ff is None and isinstance(self.d_model, int):
+            object.__setattr__(self, "d_ff", -(-self.d_model * 8 // 96) * 32)
+        check(self, "vocab_size", "context_length", "n_layers", whole=True, low=1)
+        check(self, "n_heads", "n_kv_heads", "d_model", "d_ff", whole=True, low=1)
+        check(self, "rope_theta", "norm_eps")
+        check(self, "dropout", low=0, high=0.9)
+        if self.d_model % self.n_heads or self.d_model // self.n_heads % 2:
+            raise ValueError(
+                f"d_model ({self.d_model}) must split into n_heads ({self.n_heads}) heads of an "
+                f"even width: set d_model to a multiple of {2 * self.n_heads}."
+            )
+        if self.n_heads % self.n_kv_heads:
+            heads = f"n_kv_heads ({self.n_kv_heads}) must divide n_heads ({self.n_heads})"
+            raise ValueError(f"{heads}: set it to a divisor, or to None for one per head.")
+
+    @property
+    def head_dim(self) -> int:
+        """D: numbers per head."""
+        return self.d_model // self.n_heads
+
+
+class KVCache:
+    """The keys and values of tokens already read, so that each is computed only once.
+
+    Room for `context_length` tokens is taken at the start; `length` says how many are filled.
+    """
+
+    def __init__(self, config: ModelConfig, batch_size: int = 1, like: Tensor | None = None):
+        """Make an empty cache for `batch_size` stories, of the type and on the device of `like`."""
+        like = torch.empty(0) if like is None else like
+        shape = (batch_size, config.n_kv_heads, config.context_length, config.head_dim)
+        self.keys = [like.new_zeros(shape) for _ in range(config.n_layers)]
+        self.values = [like.new_zeros(shape) for _ in range(config.n_layers)]
+        self.length = 0
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add a layer's new keys and values `(B, G, T, D)`; give back all so far."""
+        end = self.length + keys.shape[2]
+        self.keys[layer][:, :, self.length : end] = keys
+        self.values[layer][:, :, self.length : end] = values
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
+
+def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """The cosines and sines `(T, D)` that rotary positions turn queries and keys by.
+
+    Pair i of a head's numbers turns by theta^(-2i/D) radians per token (Su et al. 2021, RoFormer,
+    arXiv:2104.09864), so that a query and a key meet at an angle given by their distance alone.
+    """
+    pairs = torch.arange(0, config.head_dim, 2) / config.head_dim  # (D/2,)
+    angles = torch.outer(torch.arange(config.context_length), config.rope_theta**-pairs)
+    angles = torch.cat((angles, angles), dim=-1)  # (T, D)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (i, i + D/2) of the numbers in `x` `(B, H, T, D)` by its position's angle."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin  # (B, H, T, D)
+
+
+class Attention(nn.Module):
+    """Causal self-attention: each token gathers what it needs from itself and those before it.
+
+    Vaswani et al. 2017 (arXiv:1706.03762), with grouped queries (Ainslie et al. 2023,
+    arXiv:2305.13245): several query heads share one head of keys and values.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.head_dim, kv_width = config.head_dim, config.n_kv_heads * config.head_dim
+        self.grouped = config.n_kv_heads < config.n_heads
+        self.q_proj = nn.Linear(config.d_model, config.d_model, bias=False)
+        self.k_proj = nn.Linear(config.d_model, kv_width, bias=False)
+        self.v_proj = nn.Linear(config.d_model, kv_width, bias=False)
+        self.o_proj = nn.Linear(config.d_model, config.d_model, bias=False)
+
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries `(B, H, T, D)`, keys and values `(B, G, T, D)` of `x` `(B, T, C)`."""
+        q, k, v = (
+            projection(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, H or G, T, D)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        return rotate(q, cos, sin), rotate(k, cos, sin), v
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None = None, layer: int = 0
+    ) -> Tensor:
+        """`(B, T, C)` to `(B, T, C)`; with a cache, `x` continues what the cache holds."""
+        q, k, v = self.project(x, cos, sin)
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)  # (B, G, S, D), S tokens so far
+        T, S = q.shape[2], k.shape[2]
+        mask = None
+        if 1 < T < S:  # new tokens see the cached ones and, of themselves, those not later
+            mask = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=T == S, enable_gqa=self.grouped
+        )  # (B, H, T, D)
+        return self.o_proj(y.transpose(1, 2).flatten(2))  # (B, T, C)
+
+
+class MLP(nn.Module):
+    """Works on each token alone: widen, gate, narrow (SwiGLU, Shazeer 2020, arXiv:2002.05202)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.up_proj = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.down_proj = nn.Linear(config.d_ff, config.d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, T, C)` to `(B, T, C)`."""
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    """One layer: attention, then the MLP, each normed (RMSNorm, Zhang & Sennrich 2019,
+    arXiv:1910.07467) on the way in and added to the residual stream on the way out.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.d_model, config.norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = nn.RMSNorm(config.d_model, config.norm_eps)
+        self.mlp = MLP(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None = None, layer: int = 0
+    ) -> Tensor:
+        """`(B, T, C)` to `(B, T, C)`."""
+        x = x + self.dropout(self.self_attn(self.input_layernorm(x), cos, sin, cache, layer))
+        return x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
+
+
+class Decoder(nn.Module):
+    """Token ids to the last layer's normed output: everything but the scores."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.norm = nn.RMSNorm(config.d_model, config.norm_eps)
+        cos, sin = rotary_tables(config)
+        self.register_buffer("cos", cos, persistent=False)  # (T, D)
+        self.register_buffer("sin", sin, persistent=False)  # (T, D)
+
+    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """`(B, T)` to `(B, T, C)`."""
+        start, x = cache.length if cache else 0, self.embed_tokens(ids)  # (B, T, C)
+        end = start + ids.shape[1]
+        cos, sin = self.cos[start:end], self.sin[start:end]  # (T, D)
+        for number, layer in enumerate(self.layers):
+            x = layer(x, cos, sin, cache, number)
+        if cache:
+            cache.length = end
+        return self.norm(x)
+
+
+class Transformer(nn.Module):
+    """The whole model, its weights drawn by `seed`: `model(ids)` scores which token comes next."""
+
+    def __init__(self, config: ModelConfig, seed: int = 0):
+        super().__init__()
+        self.config = config
+        with torch.random.fork_rng(devices=[]):  # PyTorch draws weights that are drawn anew below
+            self.model = Decoder(config)
+            if not config.tie_embeddings:
+                self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.draw_weights(torch.Generator().manual_seed(seed))
+
+    @torch.no_grad()
+    def draw_weights(self, generator: torch.Generator) -> None:
+        """Draw all matrices from a normal distribution of deviation 0.02.
+
+        Those that write to the residual stream start at zero, so that at first every block passes
+        its input on unchanged (Zhang et al. 2019, Fixup, arXiv:1901.09321).
+        """
+        for name, weight in self.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                weight.zero_()
+            elif weight.dim() == 2:
+                weight.normal_(0.0, 0.02, generator=generator)
+
+    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Token ids `(B, T)` to logits `(B, T, V)`: scores of each possible next token.
+
+        With a `KVCache` the ids continue what the cache holds. Raises ValueError where that is
+        more than `context_length` tokens.
+        """
+        length = ids.shape[1] + (cache.length if cache else 0)
+        if length > self.config.context_length:
+            limit = self.config.context_length
+            raise ValueError(f"{length} tokens are more than context_length: give the last {limit}.")
+        x = self.model(ids, cache)  # (B, T, C)
+        table = self.model.embed_tokens if self.config.tie_embeddings else self.lm_head
+        return F.linear(x, table.weight)  # (B, T, V)
+
+
+@torch.no_grad()
+def attention_maps(model: Transformer, ids: Tensor) -> Tensor:
+    """How much each token attends to each earlier one: `(T,)` or `(1, T)` ids to `(L, H, T, T)`.
+
+    Row t of a map holds the weights, summing to 1, with which token t gathers tokens 0 to t: what
+    the fused attention computes and throws away.
+    """
+    decoder, (T,) = model.model, ids.flatten().shape
+    x, maps = decoder.embed_tokens(ids.view(1, T)), []  # (1, T, C)
+    cos, sin = decoder.cos[:T], decoder.sin[:T]
+    future = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)
+    for layer in decoder.layers:
+        q, k, _ = layer.self_attn.project(layer.input_layernorm(x), cos, sin)
+        k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # (1, H, T, D)
+        scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # (1, H, T, T)
+        maps.append(scores.masked_fill(future, float("-inf")).softmax(-1))
+        x = layer(x, cos, sin)
+    return torch.cat(maps)  # (L, H, T, T)

@@ -1,0 +1,78 @@
+"""The practice corpus: stories made on the spot from a small grammar, for when there is no network.
+
+The words and the plots live in `assets/practice.json`, which anyone may extend. Four things there
+have a meaning: `{slot}` stands for a character's detail or for any one phrase of that name (a
+capital, `{Slot}`, starts it with a capital), `[this|that|]` picks one of its parts, perhaps none,
+`¶` starts a paragraph, and “curly quotes” become plain ones, which JSON would have to escape.
+"""
+
+import json
+import re
+from pathlib import Path
+from random import Random
+
+MOST_STORIES = 1_000_000
+TRIES_PER_STORY = 20
+
+_SLOT_OR_CHOICE = re.compile(r"\{([\w.]+)\}|\[([^\[\]]*)\]")
+_A_BEFORE_VOWEL = re.compile(r"\b([Aa]) (?=[aeiou])")
+
+
+def practice_stories(n: int, *, seed: int = 0) -> list[str]:
+    """Make `n` different stories; a larger `n` with the same `seed` only adds to the end."""
+    if not 1 <= n <= MOST_STORIES:
+        raise ValueError(f"cannot make {n} practice stories: ask for 1 to {MOST_STORIES:,}")
+    grammar, rng = load_grammar(), Random(seed)
+    stories: dict[str, None] = {}  # a set that remembers the order
+    for _ in range(n * TRIES_PER_STORY):
+        stories[tell(grammar, rng)] = None
+        if len(stories) == n:
+            return list(stories)
+    raise ValueError(
+        f"the grammar gave only {len(stories)} of the {n} different stories asked for: "
+        "ask for fewer, or add words and plots to slm/assets/practice.json"
+    )
+
+
+def load_grammar() -> dict:
+    """Read the grammar: its `cast`, `groups`, `pronouns`, `phrases` and `plots`."""
+    path = Path(__file__).parent / "assets" / "practice.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def tell(grammar: dict, rng: Random) -> str:
+    """Tell one story: pick a plot, choose its characters and things, then expand `{story}`."""
+    plot = rng.choice(list(grammar["plots"].values()))
+    symbols = {**grammar["phrases"], **plot}
+    for role, group in {**grammar["cast"], **plot["cast"]}.items():
+        # The group may depend on an earlier choice: "{loss.by}" is whoever can fetch what was lost.
+        member = rng.choice(grammar["groups"][expand(group, symbols, rng)])
+        symbols |= bind(role, member, grammar["pronouns"], rng)
+    text = expand("{story}", symbols, rng).replace("“", '"').replace("”", '"')
+    paragraphs = (" ".join(paragraph.split()) for paragraph in text.split("¶"))
+    return _A_BEFORE_VOWEL.sub(r"\1n ", "\n\n".join(filter(None, paragraphs)))
+
+
+def bind(role: str, member: str | dict, pronouns: dict, rng: Random) -> dict[str, str]:
+    """Fix what `{role}` and `{role.detail}` stand for, once, for the whole of a story."""
+    details = {"name": member} if isinstance(member, str) else member
+    details = {**details, **pronouns.get(details.get("he"), {})}
+    fixed = {key: rng.choice(v) if isinstance(v, list) else v for key, v in details.items()}
+    return {role: fixed["name"], **{f"{role}.{key}": value for key, value in fixed.items()}}
+
+
+def expand(text: str, symbols: dict, rng: Random) -> str:
+    """Replace every slot and every choice in `text`, and in what replaces them."""
+
+    def replace(match: re.Match) -> str:
+        slot, choice = match.groups()
+        if slot is None:
+            return expand(rng.choice(choice.split("|")), symbols, rng)
+        meaning = symbols.get(slot) or symbols.get(slot.lower())
+        if not meaning:
+            raise ValueError(f"practice.json uses {{{slot}}}: add it there, or mend its spelling")
+        phrase = meaning if isinstance(meaning, str) else rng.choice(meaning)
+        words = expand(phrase, symbols, rng)
+        return words[0].upper() + words[1:] if slot[0].isupper() else words
+
+    return _SLOT_OR_CHOICE.sub(replace, text)

@@ -1,0 +1,275 @@
+"""Stories to learn from: your own, the hub's TinyStories, or a practice corpus; always cleaned."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, astuple, dataclass, field
+from datetime import date
+from itertools import islice
+from pathlib import Path
+from random import Random
+from threading import Thread
+
+from ftfy import fix_encoding
+
+from slm.files import cache_folder, writing
+
+REPO = "roneneldan/TinyStories"
+END = "<|endoftext|>"  # what stands between two stories in a text file
+SHORTEST = 50  # characters: anything shorter is a scrap, not a story
+PRACTICE = "practice corpus"
+KINDS = (".txt", ".json", ".jsonl", ".csv", ".parquet")
+
+# The closing quote, in UTF-8 E2 80 9D, often lost its last byte, which Windows-1252 does not have.
+_LOST_QUOTE = re.compile("â€(?![“”˜™šœž¦¢\x93\x94\x98-\x9e])")
+_USELESS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\ufeff\ud800-\udfff]")  # and invisible
+_ENDED = re.compile(r"(?:[.!?…][\s\"'”’»)\]*]*|the end)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What cleaning did, counted in stories; printed, it is a small table."""
+
+    stories_read: int
+    mojibake_repaired: int
+    whitespace_tidied: int
+    duplicates_dropped: int
+    fragments_dropped: int
+    stories_kept: int
+
+    def __str__(self) -> str:
+        rows = asdict(self).items()
+        return "\n".join(f"{name.replace('_', ' '):<20}{count:>9,}" for name, count in rows)
+
+
+@dataclass(frozen=True)
+class Stories:
+    """Clean stories, none of them both in `train` and in `validation`."""
+
+    train: list[str] = field(repr=False)
+    validation: list[str] = field(repr=False)
+    source: str  # a short name, fit for the title of a plot
+    is_practice: bool
+    cleaning: Cleaning
+
+
+def repair_mojibake(text: str) -> str:
+    """Undo the reading of UTF-8 as Windows-1252 (`â€œLetâ€™s go!â€`), where that is certain."""
+    return text if text.isascii() else fix_encoding(_LOST_QUOTE.sub("â€\x9d", text))
+
+
+def tidy_whitespace(text: str) -> str:
+    """Drop control characters; leave one kind of space and newline, and none of them to spare."""
+    text = _USELESS.sub("", re.sub("\r\n?|[\x0b\x0c\x85\u2028\u2029]", "\n", text))
+    text = re.sub(r"[^\S\n]+", " ", text).replace(" \n", "\n")
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def clean_stories(
+    stories: Iterable[str],
+    *,
+    ended: bool = False,
+    without: Iterable[str] = (),
+    at_most: int = 10**9,
+) -> tuple[list[str], Cleaning]:
+    """Clean every story, drop fragments and repeats, and count what was done.
+
+    A fragment has fewer than 50 characters or, with `ended`, stops in the middle of a sentence.
+    What is in `without` counts as a repeat. Reading stops as soon as `at_most` are kept.
+    """
+    kept, seen = [], set(without)
+    read = repaired = tidied = repeats = fragments = 0
+    for story in stories:
+        if len(kept) == at_most:
+            break
+        mended = repair_mojibake(story)
+        text = tidy_whitespace(mended)
+        read, repaired, tidied = read + 1, repaired + (mended != story), tidied + (text != mended)
+        if len(text) < SHORTEST or (ended and not _ENDED.search(text)):
+            fragments += 1
+        elif text in seen:
+            repeats += 1
+        else:
+            seen.add(text)
+            kept.append(text)
+    return kept, Cleaning(read, repaired, tidied, repeats, fragments, len(kept))
+
+
+def load_stories(source: str | Path | None = None, *, n: int = 15_000, seed: int = 0) -> Stories:
+    """At most `n` stories to train on and about a tenth as many to validate on, all clean.
+
+    `source` is your own .txt, .json, .jsonl, .csv or .parquet file, or a folder of them. In a .txt
+    file `<|endoftext|>` stands between stories, or else two or more blank lines; the other kinds
+    have a column "text" or "story". `seed` shuffles the stories before some are held out.
+
+    Without a source: TinyStories from the hub, kept for next time in `slm.files.cache_folder()`;
+    if the hub fails, those kept, even if fewer; else a practice corpus, said loudly.
+
+    Raises FileNotFoundError or ValueError, naming what is wrong with the source or with `n`.
+    """
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"n is how many stories to train on, a whole number above 0, not {n!r}")
+    held = max(n // 10, 100)
+    stories, how = _from_hub(n, held) if source is None else (_own(source, n, held, seed), "")
+    if stories is None:
+        from slm.practice import practice_stories
+
+        texts = practice_stories(min(n + held, 20_000), seed=seed)
+        stories = _split(texts, PRACTICE, n, held, seed)
+        print("=" * 80, "NOT TINYSTORIES: THESE ARE SIMPLE STORIES MADE UP FOR PRACTICE", sep="\n")
+        print(f"Why: {how}. To try again: load_stories()\n{'=' * 80}")
+    how = f" ({how})" if how and not stories.is_practice else ""
+    train, validation = stories.train, stories.validation
+    print(
+        f"{stories.source}{how}: {len(train):,} training + {len(validation):,} validation stories, "
+        f"{sum(map(len, train + validation)):,} characters. For others: load_stories('my_own.txt')"
+    )
+    return stories
+
+
+def _split(texts: Iterable[str], source: str, n: int, held: int, seed: int) -> Stories:
+    stories, cleaning = clean_stories(texts)
+    if len(stories) < 2:
+        few = f"too few stories ({len(stories)} of {cleaning.stories_read} are left after cleaning)"
+        mend = f"give two of {SHORTEST} characters or more; in a .txt file, put {END} between them"
+        raise ValueError(f"{source} holds {few}: {mend}.")
+    Random(seed).shuffle(stories)
+    held = min(max(len(stories) // 10, 1), held)
+    return Stories(stories[held:][:n], stories[:held], source, source == PRACTICE, cleaning)
+
+
+def _own(source: str | Path, n: int, held: int, seed: int) -> Stories:
+    path, texts = Path(source).expanduser(), []
+    if not str(source) or not path.exists():
+        raise FileNotFoundError(f"there is no file or folder {str(source)!r}: give the path to one")
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = [file for file in files if file.suffix.lower() in KINDS]
+    if not files:
+        raise ValueError(f"{path}: stories are read from {', '.join(KINDS)} files; this has none")
+    for file in files:
+        try:
+            texts += [story for text in _texts(file) for story in text.split(END)]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file} is not UTF-8 text: save it as UTF-8") from error
+        except (ValueError, TypeError, OSError) as error:
+            raise ValueError(f"cannot read stories from {file}: {error}") from error
+    return _split(texts, path.resolve().name, n, held, seed)
+
+
+def _texts(file: Path) -> list[str]:
+    """What one file holds, story by story, not yet cleaned."""
+    import pandas
+
+    kind = file.suffix.lower()
+    if not file.stat().st_size:
+        raise ValueError("it is empty")
+    if kind == ".txt":
+        text = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        return [text] if END in text else re.split(r"\n\s*\n\s*\n", text)
+    read = {".csv": pandas.read_csv, ".parquet": pandas.read_parquet}.get(kind, pandas.read_json)
+    table = read(file, lines=True) if kind == ".jsonl" else read(file)
+    columns = {name: [text for text in table[name] if isinstance(text, str)] for name in table}
+    filled = [name for name, texts in columns.items() if texts]
+    named = [name for name in ("text", "story") if name in filled] or filled
+    if not named or (named is filled and len(filled) > 1):
+        raise ValueError(f"it has the columns {list(table)}; call the one with the stories 'text'")
+    return columns[named[0]]
+
+
+def _from_hub(n: int, held: int) -> tuple[Stories | None, str]:
+    """TinyStories and how they came, or None and why they did not."""
+    file, asked, raw = cache_folder() / "tinystories.jsonl", 0, []
+    try:
+        about, *raw = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+        how, (_, _), asked = f"kept since {about['date']}", raw, about["asked"]
+    except (OSError, ValueError, LookupError, TypeError):
+        raw = []  # none kept yet, or not as written below
+    if asked < n:
+        try:
+            raw = _download(n, held)
+            how = f"fetched from {_endpoint()} with load_dataset"
+            with writing(file) as out:
+                for part in ({"date": str(date.today()), "asked": n}, *raw):
+                    out.write(json.dumps(part).encode() + b"\n")
+        except ConnectionError as error:
+            if not raw:
+                return None, f"{error}; and none are kept from before"
+            how = f"only those {how}; {error}"
+        except OSError as error:
+            how += f", not kept for next time: {error}"
+    else:
+        how += ", nothing downloaded"
+    train, done = clean_stories(raw[0], ended=True, at_most=n)
+    validation, more = clean_stories(raw[1], ended=True, without=train, at_most=held)
+    both = map(sum, zip(astuple(done), astuple(more), strict=True))
+    return Stories(train, validation, "TinyStories", False, Cleaning(*both)), how
+
+
+def _download(n: int, held: int) -> list[list[str]]:
+    """Enough raw stories of both splits; ConnectionError says, in half a sentence, why not."""
+    if trouble := _hub_trouble():
+        raise ConnectionError(trouble)
+    parts: list[list[str]] = [[], []]
+    try:
+        for split, part, wanted in zip(("train", "validation"), parts, (n, held), strict=True):
+            part.extend(islice(_stream_hub(split), wanted + wanted // 20 + 100))  # some to drop
+            if not part:
+                raise ValueError(f"no stories in {split}")
+    except Exception as error:  # of pyarrow, httpx, the hub ...: to us they are all the same
+        why = f"the download broke off after {sum(map(len, parts)):,} stories"
+        raise ConnectionError(f"{why} ({type(error).__name__})") from error
+    return parts
+
+
+def _stream_hub(split: str) -> Iterator[str]:
+    import datasets
+    from huggingface_hub.utils import logging
+
+    loudness, tries = logging.get_verbosity(), datasets.config.STREAMING_READ_MAX_RETRIES
+    logging.set_verbosity(logging.CRITICAL)  # retries are no news: it is said if they fail
+    datasets.config.STREAMING_READ_MAX_RETRIES = 1  # on top of the hub's own five
+    try:
+        # Small blocks, and one row group at a time by reshard(): a file that is left half read
+        # would go on being fetched, tens of megabytes of it.
+        blocks = {"hf": {"block_size": 2**19}}
+        rows = datasets.load_dataset(REPO, split=split, streaming=True, storage_options=blocks)
+        for row in rows.reshard():
+            yield row["text"]
+    finally:
+        logging.set_verbosity(loudness)
+        datasets.config.STREAMING_READ_MAX_RETRIES = tries
+
+
+def _endpoint() -> str:
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def _hub_trouble() -> str:
+    """Why the hub cannot be used, in half a sentence; nothing if it can."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        if os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}:
+            return f"{name} is set"
+    answer: list[str] = []
+    # In a thread: a name server that keeps silent outlasts the timeout of the request.
+    thread = Thread(target=lambda: answer.append(_ask_hub()), daemon=True)
+    thread.start()
+    thread.join(2.5)
+    return answer[0] if answer else f"could not reach {_endpoint()} (no answer in 2.5 s)"
+
+
+def _ask_hub() -> str:
+    import requests
+
+    try:
+        reply = requests.get(f"{_endpoint()}/api/datasets/{REPO}", timeout=2)
+    except requests.RequestException as error:
+        return f"could not reach {_endpoint()} ({type(error).__name__})"
+    if reply.status_code >= 400:
+        return f"{_endpoint()} answered {reply.status_code} ({reply.reason})"
+    try:
+        is_hub = reply.json()["id"] == REPO
+    except (ValueError, LookupError, TypeError):
+        is_hub = False
+    stranger = f"{_endpoint()} answered with something that is not the hub"
+    return "" if is_hub else f"{stranger} (a login page of the wifi?)"

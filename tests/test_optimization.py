@@ -1,0 +1,315 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from slm.batches import Batches
+from slm.model import ModelConfig, Transformer
+from slm.optimization import (
+    TrainConfig,
+    learning_rate_factor,
+    make_optimizers,
+    pick_device,
+    train_step,
+    uses_bfloat16,
+)
+
+SMALL = {"vocab_size": 50, "d_model": 32, "n_layers": 2, "n_heads": 2, "context_length": 16}
+
+
+def make_model(**settings) -> Transformer:
+    return Transformer(ModelConfig(**SMALL | settings))
+
+
+def make_config(**settings) -> TrainConfig:
+    return TrainConfig(**{"steps": 10, "precision": "float32", "device": "cpu"} | settings)
+
+
+def make_batches(batch_size: int) -> Batches:
+    tokens = np.random.default_rng(0).integers(1, 50, 600).astype(np.uint16)
+    tokens[::20] = 0
+    return Batches(tokens, batch_size=batch_size, context_length=16, seed=1)
+
+
+def gradients(model: Transformer, config: TrainConfig) -> tuple[dict, float, float]:
+    """What a step takes off the weights under plain gradient descent; its loss and norm."""
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    groups = [{"params": list(model.parameters()), "share": 2.0}]
+    descent = torch.optim.SGD(groups, lr=123.0)
+    loss, norm = train_step(model, make_batches(config.batch_size), [descent], config, 0.5)
+    return {name: before[name] - now for name, now in model.state_dict().items()}, loss, norm
+
+
+# The learning rate
+
+
+@pytest.mark.parametrize("warmup", [0.03, 0.2, 0.5])
+@pytest.mark.parametrize("final", [0.0, 0.1, 1.0])
+def test_the_rate_rises_in_a_line_and_falls_in_a_line(warmup, final):
+    config = make_config(warmup=warmup, final_learning_rate=final)
+    progress = np.linspace(0, 1, 101)
+    expected = np.interp(progress, [0, warmup, 1], [0, 1, final])
+    found = [learning_rate_factor(p, config) for p in progress]
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("warmup", "progress", "expected"), [(0, 0, 1), (0, 1, 0), (1, 0.5, 0.5)])
+def test_a_run_may_only_fall_or_only_rise(warmup, progress, expected):
+    config = make_config(warmup=warmup)
+    assert learning_rate_factor(progress, config) == pytest.approx(expected)
+
+
+def test_past_the_end_the_rate_stays_where_it_fell_to():
+    assert learning_rate_factor(1.5, make_config(final_learning_rate=0.1)) == pytest.approx(0.1)
+
+
+# Who updates what
+
+
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_every_weight_has_one_optimizer_and_blocks_matrices_have_muon(tie, optimizer):
+    model = make_model(tie_embeddings=tie)
+    optimizers = make_optimizers(model, make_config(optimizer=optimizer))
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    owned = [
+        (names[id(weight)], type(owner).__name__, group["share"])
+        for owner in optimizers
+        for group in owner.param_groups
+        for weight in group["params"]
+    ]
+    assert sorted(name for name, *_ in owned) == sorted(names.values())
+    assert ("lm_head.weight" in names.values()) is not tie
+    for name, owner, share in owned:
+        is_matrix = "layers" in name and name.endswith("_proj.weight")
+        assert owner == ("Muon" if is_matrix and optimizer == "muon" else "AdamW")
+        assert share == pytest.approx(1.0 if is_matrix else 0.004 / 0.02)
+    assert sum(name.endswith("_proj.weight") for name, *_ in owned) == 7 * 2
+
+
+def test_only_matrices_are_decayed():
+    model = make_model()
+    for optimizer in make_optimizers(model, make_config(weight_decay=0.1)):
+        for group in optimizer.param_groups:
+            of_blocks = id(model.model.layers[0].mlp.up_proj.weight) in map(id, group["params"])
+            assert group["weight_decay"] == (0.1 if of_blocks else 0.0)
+
+
+def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
+    """The nearest orthogonal matrix, as the singular value decomposition gives it."""
+    u, _, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
+    return u @ vt
+
+
+def test_muon_steps_by_about_the_nearest_orthogonal_matrix():
+    model, rate = make_model(), 0.01
+    muon = make_optimizers(model, make_config())[0]
+    weights = dict(model.model.layers.named_parameters())
+    weights = {name: weight for name, weight in weights.items() if weight.dim() == 2}
+    generator = torch.Generator().manual_seed(0)
+    for weight in weights.values():
+        weight.grad = torch.randn(weight.shape, generator=generator) * 1e-3
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
+    for group in muon.param_groups:
+        group["lr"] = rate * group["share"]
+    muon.step()
+    for name, weight in weights.items():
+        length = rate * 0.2 * max(weight.shape) ** 0.5  # Liu et al. 2025, section 2.2
+        update = ((before[name] - weight.detach()) / length).double()
+        alike = F.cosine_similarity(update.flatten(), orthogonal(weight.grad).flatten(), dim=0)
+        assert alike > 0.95, name
+        strengths = torch.linalg.svdvals(update)
+        assert strengths.max() < 1.3, name
+        assert strengths.quantile(0.1) > 0.5, name  # a gradient's own would be far from even
+
+
+def test_adamw_first_steps_by_its_rate_against_the_gradients_sign():
+    model = make_model()
+    config = make_config(optimizer="adamw", learning_rate=0.01, embedding_learning_rate=0.001)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    train_step(model, make_batches(4), make_optimizers(model, config), config, 0.01)
+    for name, weight in model.named_parameters():
+        longest = (weight - before[name]).abs().max().item()
+        if "q_proj" in name or "k_proj" in name or "v_proj" in name:
+            assert longest < 1e-6  # the zero matrix after it passes no gradient on
+        elif name.endswith(("o_proj.weight", "down_proj.weight")):
+            assert longest == pytest.approx(0.01, rel=1e-2)
+        elif "norm" not in name:
+            assert longest == pytest.approx(0.001 if "embed" in name else 0, rel=1e-2, abs=1e-6)
+
+
+# One step
+
+
+def test_a_step_descends_the_gradient_that_pytorch_computes():
+    model, config = make_model(), make_config(batch_size=4, grad_clip=1e9)
+    x, y = next(make_batches(4))
+    loss = F.cross_entropy(model(x).transpose(1, 2), y)
+    weights = dict(model.named_parameters())
+    expected = dict(zip(weights, torch.autograd.grad(loss, weights.values()), strict=True))
+    norm = sum(gradient.square().sum() for gradient in expected.values()) ** 0.5
+    found, found_loss, found_norm = gradients(model, config)
+    assert found_loss == pytest.approx(loss.item(), rel=1e-5)
+    assert found_norm == pytest.approx(norm.item(), rel=1e-4)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-6)
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_two_batches_of_two_add_up_to_one_of_four():
+    free = {"grad_clip": 1e9}
+    whole = gradients(make_model(), make_config(batch_size=4, **free))
+    parts = gradients(make_model(), make_config(batch_size=2, grad_accumulation=2, **free))
+    assert parts[1:] == pytest.approx(whole[1:], rel=1e-5)
+    for name, gradient in whole[0].items():
+        torch.testing.assert_close(parts[0][name], gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_a_long_gradient_is_shortened_and_its_length_reported():
+    full, _, norm = gradients(make_model(), make_config(batch_size=4, grad_clip=1e9))
+    short, _, same_norm = gradients(make_model(), make_config(batch_size=4, grad_clip=0.01))
+    assert norm > 0.02
+    assert same_norm == pytest.approx(norm)
+    for name, gradient in full.items():
+        torch.testing.assert_close(short[name], gradient * 0.01 / norm, rtol=2e-3, atol=1e-7)
+
+
+def test_a_loss_that_is_not_a_number_is_refused_before_it_is_learned():
+    model, config = make_model(), make_config(batch_size=2)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.fill_(float("inf"))
+    before = model.model.layers[0].mlp.up_proj.weight.clone()
+    with pytest.raises(ValueError, match=r"nan.*learning_rate"):
+        train_step(model, make_batches(2), make_optimizers(model, config), config, 0.1)
+    assert torch.equal(model.model.layers[0].mlp.up_proj.weight, before)
+
+
+# Device and precision
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "asked", "expected"),
+    [
+        (True, True, "auto", "cuda"),
+        (False, True, "auto", "mps"),
+        (False, False, "auto", "cpu"),
+        (True, True, "cpu", "cpu"),
+        (False, False, "mps", "mps"),
+    ],
+)
+def test_the_best_device_is_picked_unless_one_is_named(monkeypatch, cuda, mps, asked, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert pick_device(make_config(device=asked)) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "cuda", "cpu", "native", "expected"),
+    [
+        ("cuda", (7, 5), "AVX512", True, False),  # a T4 has it only in software
+        ("cuda", (8, 0), "AVX2", False, True),
+        ("cuda", (9, 0), "AVX2", False, True),
+        ("cpu", (9, 0), "AVX2", False, False),
+        ("cpu", (9, 0), "AVX2", True, False),
+        ("cpu", (9, 0), "AVX512", False, False),
+        ("cpu", (9, 0), "DEFAULT", True, False),
+        ("cpu", (7, 5), "AVX512", True, True),
+        ("mps", (9, 0), "AVX512", True, False),
+    ],
+)
+def test_bfloat16_is_used_where_the_hardware_has_it(
+    monkeypatch, device, cuda, cpu, native, expected
+):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: cuda)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: cpu)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    assert bool(uses_bfloat16(make_config(precision="auto"), device)) is expected
+    assert uses_bfloat16(make_config(precision="bfloat16"), device)
+    assert not uses_bfloat16(make_config(precision="float32"), device)
+
+
+PRECISION = """
+import sys
+sys.path.insert(0, "tests")
+from test_optimization import make_batches, make_config, make_model
+from slm.optimization import make_optimizers, train_step
+
+for precision in ("auto", "bfloat16"):
+    model, config = make_model(), make_config(precision=precision)
+    layer = model.model.layers[0].mlp.up_proj
+    layer.register_forward_hook(lambda _, x, y: print(y.dtype))
+    train_step(model, make_batches(2), make_optimizers(model, config), config, 0.01)
+    print(*{weight.dtype for weight in model.parameters()})
+"""
+
+
+def test_on_an_older_processor_a_step_is_computed_in_float32():
+    run = subprocess.run(
+        [sys.executable, "-c", PRECISION],
+        env=os.environ | {"ATEN_CPU_CAPABILITY": "avx2", "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    chosen = ["torch.float32", "torch.float32", "torch.bfloat16", "torch.float32"]
+    assert run.stdout.split() == chosen
+
+
+# Configuration
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("steps", [0, -1, 1.5, "10", True, 10.0]),
+        ("tokens", [0, 1e6]),
+        ("minutes", [0, -1, float("nan"), float("inf"), "5"]),
+        ("schedule", [(), (0.1, -0.1), (float("nan"),), (1.0, float("nan")), (float("inf"),)]),
+        ("batch_size", [0, 2.0, None]),
+        ("grad_accumulation", [0, None]),
+        ("optimizer", ["sgd", None, "Muon"]),
+        ("learning_rate", [0, -0.1, float("nan"), None]),
+        ("embedding_learning_rate", [0, float("inf")]),
+        ("warmup", [-0.1, 1.1, None]),
+        ("final_learning_rate", [-0.1, 2]),
+        ("weight_decay", [-0.1, 1.1]),
+        ("grad_clip", [0, -1]),
+        ("precision", ["float16", None]),
+        ("device", ["gpu", 0]),
+        ("evaluations", [0, 2.5]),
+        ("evaluation_stories", [0, None]),
+        ("seed", [-1, 0.5, None]),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_by_name(name, values):
+    budget = {} if name in ("steps", "tokens", "minutes", "schedule") else {"steps": 10}
+    for value in values:
+        with pytest.raises(ValueError, match=rf"^{name} must") as refused:
+            TrainConfig(**budget | {name: value})
+        assert str(refused.value).endswith("."), value
+
+
+@pytest.mark.parametrize(
+    "budgets",
+    [{}, {"steps": 5, "tokens": 5}, {"minutes": 1.0, "schedule": (0.1,)}, {"steps": None}],
+)
+def test_exactly_one_budget_must_be_given(budgets):
+    given = [name for name, value in budgets.items() if value is not None]
+    with pytest.raises(ValueError, match="one of steps, tokens, minutes, schedule") as refused:
+        TrainConfig(**budgets)
+    said = str(refused.value).partition("schedule")[2]
+    assert all(name in said for name in given or ["none"])
+
+
+@pytest.mark.parametrize(
+    "budget", [{"steps": 1}, {"tokens": 1}, {"minutes": 0.1}, {"minutes": 5}, {"schedule": (0.1,)}]
+)
+def test_each_budget_will_do(budget):
+    config = TrainConfig(**budget)
+    assert {name: getattr(config, name) for name in budget} == budget
