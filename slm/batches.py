@@ -5,7 +5,7 @@ before the first, so that a model learns both where stories begin and where to s
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -43,43 +43,31 @@ def pack(stories: Sequence[str], tokenizer: Tokenizer) -> np.ndarray:
 class Batches:
     """An endless supply of `(x, y)` batches, each `(B, T)`, with `y` one token ahead of `x`.
 
-    Every row begins at the beginning of a story, so that the model never has to guess at a context
-    it was not shown; further stories follow until the row is full, and the last one is cut off.
-    Each epoch shuffles the stories anew. `state` says where the supply stands, and takes it there.
+    Every row begins where a story begins, so that the model never has to guess at a context it was
+    not shown; more stories follow until the row is full, and the last one is cut off. Each epoch
+    shuffles the stories anew. `state` counts the stories taken; set it to go on from there.
     """
 
     def __init__(self, tokens: np.ndarray, *, batch_size: int, context_length: int, seed: int = 0):
-        """Take packed `tokens` (see `pack`; the first one is the end-of-text token)."""
-        self.tokens, self.seed = tokens, seed
-        self.batch_size, self.context_length = batch_size, context_length
-        self.borders = np.flatnonzero(tokens == tokens[0])  # (number of stories + 1,)
-        self.epoch, self.position = 0, 0
-        self.order = self._shuffled()
+        """Take packed `tokens` (see `pack`), the first of which is the end-of-text token."""
+        self.tokens, self.batch_size, self.context_length = tokens, batch_size, context_length
+        self.seed, self.state, self._epoch = seed, 0, -1
+        self._borders = np.flatnonzero(tokens == tokens[0])  # before each story, and after the last
 
-    def _shuffled(self) -> np.ndarray:
-        return np.random.default_rng((self.seed, self.epoch)).permutation(len(self.borders) - 1)
-
-    @property
-    def state(self) -> tuple[int, int]:
-        """The epoch, and how many of its stories have been used."""
-        return self.epoch, self.position
-
-    @state.setter
-    def state(self, state: tuple[int, int]) -> None:
-        self.epoch, self.position = state
-        self.order = self._shuffled()
+    def _next_story(self) -> np.ndarray:
+        epoch, place = divmod(self.state, len(self._borders) - 1)
+        if epoch != self._epoch:
+            shuffle = np.random.default_rng((self.seed, epoch)).permutation
+            self._epoch, self._order = epoch, shuffle(len(self._borders) - 1)
+        self.state += 1
+        start, end = self._borders[self._order[place] :][:2]
+        return self.tokens[start + 1 : end + 1]  # the story and the end-of-text token after it
 
     def _row(self) -> np.ndarray:
-        """`<eot> story <eot> story ...`, cut off after T + 1 tokens."""
         parts, length = [self.tokens[:1]], 1
         while length <= self.context_length:
-            if self.position == len(self.order):
-                self.state = self.epoch + 1, 0
-            start = self.borders[self.order[self.position]]
-            end = self.borders[self.order[self.position] + 1]
-            self.position += 1
-            parts.append(self.tokens[start + 1 : end + 1])
-            length += end - start
+            parts.append(self._next_story())
+            length += len(parts[-1])
         return np.concatenate(parts)[: self.context_length + 1]
 
     def __iter__(self) -> "Batches":

@@ -231,7 +231,9 @@ class Transformer(nn.Module):
         length = ids.shape[1] + (cache.length if cache else 0)
         if length > self.config.context_length:
             limit = self.config.context_length
-            raise ValueError(f"{length} tokens are more than context_length: give the last {limit}.")
+            raise ValueError(
+                f"{length} tokens are more than context_length: give the last {limit}."
+            )
         x = self.model(ids, cache)  # (B, T, C)
         table = self.model.embed_tokens if self.config.tie_embeddings else self.lm_head
         return F.linear(x, table.weight)  # (B, T, V)

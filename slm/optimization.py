@@ -27,8 +27,7 @@ class TrainConfig:
     batch_size: int = 12  # rows of context_length tokens read at once
     grad_accumulation: int = 1  # batches read for one step
     optimizer: str = "muon"  # for the matrices: "muon", or "adamw" as for all the rest
-    learning_rate: float = 0.02  # peak, of the matrices
-    embedding_learning_rate: float = 0.004  # peak, of embeddings and norms (always AdamW)
+    learning_rate: float = 0.01  # the peak
     warmup: float = 0.03  # share of the run in which the learning rate rises to its peak
     final_learning_rate: float = 0.0  # where it falls to by the end, as a share of the peak
     weight_decay: float = 0.0  # share of a matrix, times the learning rate, taken off each step
@@ -47,7 +46,7 @@ class TrainConfig:
             raise ValueError(f"Give the budget as one of {names}; given: {given or 'none'}.")
         check(self, "steps", "tokens", "batch_size", "grad_accumulation", whole=True, low=1)
         check(self, "evaluations", "evaluation_stories", whole=True, low=1)
-        check(self, "minutes", "learning_rate", "embedding_learning_rate", "grad_clip")
+        check(self, "minutes", "learning_rate", "grad_clip")
         check(self, "warmup", "final_learning_rate", "weight_decay", low=0, high=1)
         check(self, "seed", whole=True, low=0)
         check_choice("optimizer", self.optimizer, "muon", "adamw")
@@ -92,23 +91,19 @@ def make_optimizers(model: Transformer, config: TrainConfig) -> list[torch.optim
 
     Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) turns each matrix's
     momentum into the nearest orthogonal matrix, so that no direction in it is neglected. Its steps
-    are scaled to be as long as AdamW's (Liu et al. 2025, arXiv:2502.16982). A group's `share` is
-    its learning rate as a share of that of the matrices.
+    are scaled to be as long as AdamW's (Liu et al. 2025, arXiv:2502.16982): one learning rate
+    does for both.
     """
     matrices = [weight for weight in model.model.layers.parameters() if weight.dim() == 2]
     inner = set(map(id, matrices))
     others = [weight for weight in model.parameters() if id(weight) not in inner]
-    groups = [
-        {"params": matrices, "share": 1.0, "weight_decay": config.weight_decay},
-        {"params": others, "share": config.embedding_learning_rate / config.learning_rate},
-    ]
+    decay = {"weight_decay": config.weight_decay}
     adamw = {"betas": (0.9, 0.95), "weight_decay": 0.0, "fused": True}
     if config.optimizer == "adamw":
+        groups = [{"params": matrices, **decay}, {"params": others}]
         return [torch.optim.AdamW(groups, **adamw)]
-    return [
-        torch.optim.Muon(groups[:1], adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(groups[1:], **adamw),
-    ]
+    muon = torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **decay)
+    return [muon, torch.optim.AdamW(others, **adamw)]
 
 
 def train_step(
@@ -134,7 +129,7 @@ def train_step(
     norm = torch.nn.utils.clip_grad_norm_(weights, config.grad_clip).item()
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * group["share"]
+            group["lr"] = learning_rate
         optimizer.step()
         optimizer.zero_grad()
     return total, norm

@@ -46,7 +46,7 @@ class Step:
 
     step: int  # counted from 1
     loss: float  # nats per token, of the batch before the update
-    learning_rate: float  # of the matrices
+    learning_rate: float
     grad_norm: float  # length of the gradient before clipping
     tokens: int  # read so far
     seconds: float  # since the run began, pauses left out

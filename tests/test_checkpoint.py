@@ -259,7 +259,7 @@ def train(model, optimizers, steps, seed):
         loss.backward()
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = 0.02 * group["share"] / (step + 1)
+                group["lr"] = 0.02 / (step + 1)
             optimizer.step()
             optimizer.zero_grad()
         losses.append(loss.item())
