@@ -7,6 +7,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from slm.files import writing
@@ -44,23 +45,22 @@ def save_model(folder: str | Path, model: Transformer, tokenizer: Tokenizer) -> 
     not belong together.
     """
     folder, config = Path(folder), model.config
-    if tokenizer.vocab_size != config.vocab_size:
-        sizes = f"{config.vocab_size:,} tokens and the tokenizer {tokenizer.vocab_size:,}"
-        raise ValueError(f"The model knows {sizes}: save the one that the model was trained with.")
+    model.check_tokenizer(tokenizer)
     ends = {"bos_token_id": tokenizer.eot_id, "eos_token_id": tokenizer.eot_id}
     llama = LLAMA | ends | {name: getattr(config, field) for field, name in LLAMA_NAMES.items()}
     llama |= {"head_dim": config.head_dim, "slm_dropout": config.dropout}
-    sampling = {"do_sample": True, "temperature": 0.8, "top_k": 0, "max_new_tokens": 400}
+    sampling = {"do_sample": True, "temperature": 0.8, "top_k": 0}
+    sampling["max_new_tokens"] = min(400, config.context_length)
     generation = ends | {"pad_token_id": tokenizer.eot_id} | sampling
     weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    tokenizer.save(folder)
     for name, content in (
-        ("model.safetensors", safetensors.torch.save(weights, {"format": "pt"})),
         ("config.json", json.dumps(llama, indent=2).encode()),
         ("generation_config.json", json.dumps(generation, indent=2).encode()),
+        ("model.safetensors", safetensors.torch.save(weights, {"format": "pt"})),
     ):
         with writing(folder / name) as file:
             file.write(content)
-    tokenizer.save(folder)
     return folder
 
 
@@ -70,7 +70,7 @@ def load_model(folder_or_name: str | Path) -> tuple[Transformer, Tokenizer]:
     The model comes in float32, on the CPU, ready to write. Raises FileNotFoundError or ValueError,
     naming what is wrong and the mend, where the folder holds no whole model of this kind.
     """
-    folder = Path(folder_or_name)
+    folder = Path(folder_or_name).expanduser()
     if not folder.exists() and (BUNDLED / folder / "config.json").exists():
         folder = BUNDLED / folder
     for path in (folder / "config.json", folder / "model.safetensors"):
@@ -79,16 +79,28 @@ def load_model(folder_or_name: str | Path) -> tuple[Transformer, Tokenizer]:
             raise FileNotFoundError(f"There is no model at {path}: {mend}.")
     try:
         llama = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if llama["model_type"] != "llama":
-            raise ValueError(f"it is of the type {llama['model_type']}, not llama")
+        llama = {"rope_type": "default", **llama, **llama.get("rope_parameters", {})}
+        wanted = LLAMA | {"rope_type": "default"}
+        for name in ("model_type", "hidden_act", "attention_bias", "mlp_bias", "rope_type"):
+            if llama.get(name) != wanted[name]:
+                raise ValueError(f"its {name} is {llama.get(name)!r}, not {wanted[name]!r}")
         fields = {field: llama[name] for field, name in LLAMA_NAMES.items()}
         model = Transformer(ModelConfig(**fields, dropout=llama.get("slm_dropout", 0.0)))
         model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
-    except (ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+        tokenizer = load_tokenizer(folder)
+        model.check_tokenizer(tokenizer)
+    except (
+        AttributeError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        SafetensorError,
+    ) as error:
         what = f"no {error} in config.json" if isinstance(error, KeyError) else error
         reason = " ".join(str(what).split())[:300]
         raise ValueError(f"The model in {folder} is damaged or of another kind: {reason}") from None
-    return model.eval(), load_tokenizer(folder)
+    return model.eval(), tokenizer
 
 
 def save_state(
@@ -112,7 +124,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safetensors.safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, json.loads(file.metadata()["facts"])
-    except (safetensors.SafetensorError, OSError, TypeError, KeyError) as error:
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}): train anew with fresh=True.") from None
 
 

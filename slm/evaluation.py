@@ -1,15 +1,14 @@
 """Is it good? One score that compares models whatever their tokenizers: bits per byte."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slm.model import Transformer
+from slm.model import Transformer, evaluating
 from slm.tokenizer import Tokenizer
 
 
@@ -26,18 +25,6 @@ class Evaluation:
     def perplexity(self) -> float:
         """Between how many equally likely tokens the model hesitates, on average."""
         return math.exp(self.nats_per_token)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout is off and no gradients are kept inside; afterwards the model is as it was."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
 
 
 def story_rows(stories: Sequence[str], tokenizer: Tokenizer, context_length: int) -> list[Tensor]:
@@ -66,9 +53,7 @@ def evaluate(
     """
     if not stories:
         raise ValueError("There are no stories to evaluate on: give at least one.")
-    if tokenizer.vocab_size != model.config.vocab_size:
-        sizes = f"{model.config.vocab_size:,} tokens and the tokenizer {tokenizer.vocab_size:,}"
-        raise ValueError(f"The model knows {sizes}: load both from the same folder.")
+    model.check_tokenizer(tokenizer)
     rows = sorted(story_rows(stories, tokenizer, model.config.context_length), key=len)
     nats, device = 0.0, model.model.embed_tokens.weight.device
     with evaluating(model):

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from slm.evaluation import evaluating
-from slm.model import KVCache, Transformer
+from slm.model import KVCache, Transformer, evaluating
 from slm.settings import check, split_settings
 from slm.tokenizer import Tokenizer
 
@@ -51,7 +50,7 @@ def next_token_probabilities(
         penalty = sampling.repetition_penalty
         seen = torch.where(seen > 0, seen / penalty, seen * penalty)
         logits = logits.scatter(1, previous, seen)
-    if sampling.temperature == 0:
+    if sampling.temperature < 1e-6:
         return torch.zeros_like(logits).scatter(1, logits.argmax(-1, keepdim=True), 1.0)
     logits = logits / sampling.temperature
     if sampling.top_k and sampling.top_k < logits.shape[-1]:
@@ -91,8 +90,9 @@ def generate_tokens(
             new, cache.length = ids[:, -(context_length // 2 or 1) :], 0
         with evaluating(model):
             logits = model(new, cache)[:, -1]  # (B, V)
-        # The first id is the end of the story before, and no reason to put off this one's.
-        probabilities = next_token_probabilities(logits, sampling, ids[:, 1:]).cpu()  # (B, V)
+        # That a story was ended before this one is no reason to put off the end of this one.
+        previous = ids[:, int(ids[0, 0] == eot_id) :]
+        probabilities = next_token_probabilities(logits, sampling, previous).cpu()  # (B, V)
         drawn = torch.multinomial(probabilities, 1, generator=generator).squeeze(1)  # (B,)
         drawn = torch.where(stopped, eot_id, drawn)
         stopped |= drawn == eot_id
@@ -103,10 +103,11 @@ def generate_tokens(
         ids = torch.cat((ids, new), dim=1)
 
 
-def _start(tokenizer: Tokenizer, prompt: str, rows: int = 1) -> Tensor:
+def _start(model: Transformer, tokenizer: Tokenizer, prompt: str, rows: int = 1) -> Tensor:
     """`rows` times the prompt's ids after an end-of-text token, as every story begins: `(B, T)`."""
     if not isinstance(prompt, str):
         raise ValueError(f"The prompt must be a text, not {prompt!r}; an empty one is welcome.")
+    model.check_tokenizer(tokenizer)
     return torch.tensor([[tokenizer.eot_id, *tokenizer.encode(prompt)]] * rows)
 
 
@@ -121,7 +122,7 @@ def stream(model: Transformer, tokenizer: Tokenizer, prompt: str = "", **setting
     repetition_penalty, seed. Joined, the pieces are what `generate` gives for the same settings; no
     piece holds half a character. Raises ValueError for a setting that makes no sense.
     """
-    sampling, ids = _sampling(settings), _start(tokenizer, prompt)
+    sampling, ids = _sampling(settings), _start(model, tokenizer, prompt)
 
     def pieces() -> Iterator[str]:
         if prompt:
@@ -143,7 +144,7 @@ def generate(
         return "".join(stream(model, tokenizer, prompt, **settings))
     if type(n) is not int or n < 1:
         raise ValueError(f"n must be a whole number from 1 up, not {n!r}.")
-    sampling, ids = _sampling(settings), _start(tokenizer, prompt, n)
+    sampling, ids = _sampling(settings), _start(model, tokenizer, prompt, n)
     rows = torch.stack(list(generate_tokens(model, ids, sampling, tokenizer.eot_id)), 1).tolist()
     ends = [row.index(tokenizer.eot_id) if tokenizer.eot_id in row else None for row in rows]
     return [prompt + tokenizer.decode(row[:end]) for row, end in zip(rows, ends, strict=True)]

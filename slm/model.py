@@ -5,13 +5,19 @@ H heads of D = C / H numbers, G groups of keys and values, V words in the vocabu
 parameters are named as in Hugging Face's Llama, so a saved model is a Hugging Face model.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slm.settings import check
+from slm.settings import check, check_choice
+
+if TYPE_CHECKING:
+    from slm.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class ModelConfig:
         check(self, "n_heads", "n_kv_heads", "d_model", "d_ff", whole=True, low=1)
         check(self, "rope_theta", "norm_eps")
         check(self, "dropout", low=0, high=0.9)
+        check_choice("tie_embeddings", self.tie_embeddings, True, False)
         if self.d_model % self.n_heads or self.d_model // self.n_heads % 2:
             raise ValueError(
                 f"d_model ({self.d_model}) must split into n_heads ({self.n_heads}) heads of an "
@@ -187,14 +194,20 @@ class Decoder(nn.Module):
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """`(B, T)` to `(B, T, C)`."""
-        start, x = cache.length if cache else 0, self.embed_tokens(ids)  # (B, T, C)
-        end = start + ids.shape[1]
-        cos, sin = self.cos[start:end], self.sin[start:end]  # (T, D)
+        start = cache.length if cache else 0
+        cos, sin = self.positions(start, start + ids.shape[1])
+        x = self.embed_tokens(ids)  # (B, T, C)
         for number, layer in enumerate(self.layers):
             x = layer(x, cos, sin, cache, number)
         if cache:
-            cache.length = end
+            cache.length += ids.shape[1]
         return self.norm(x)
+
+    def positions(self, start: int, end: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines `(T, D)` of the places from `start` up to `end`."""
+        if end > len(self.cos):
+            raise ValueError(f"{end} tokens are more than context_length: give {len(self.cos)}.")
+        return self.cos[start:end], self.sin[start:end]
 
 
 class Transformer(nn.Module):
@@ -228,32 +241,46 @@ class Transformer(nn.Module):
         With a `KVCache` the ids continue what the cache holds. Raises ValueError where that is
         more than `context_length` tokens.
         """
-        length = ids.shape[1] + (cache.length if cache else 0)
-        if length > self.config.context_length:
-            limit = self.config.context_length
-            raise ValueError(
-                f"{length} tokens are more than context_length: give the last {limit}."
-            )
         x = self.model(ids, cache)  # (B, T, C)
         table = self.model.embed_tokens if self.config.tie_embeddings else self.lm_head
         return F.linear(x, table.weight)  # (B, T, V)
 
+    def check_tokenizer(self, tokenizer: "Tokenizer") -> None:
+        """Raise ValueError where a tokenizer knows more or fewer tokens than the model."""
+        if tokenizer.vocab_size != self.config.vocab_size:
+            sizes = f"{self.config.vocab_size:,} tokens and the tokenizer {tokenizer.vocab_size:,}"
+            raise ValueError(f"The model knows {sizes}: use the one it was trained with.")
 
-@torch.no_grad()
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout is off and no gradients are kept inside; afterwards the model is as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
 def attention_maps(model: Transformer, ids: Tensor) -> Tensor:
     """How much each token attends to each earlier one: `(T,)` or `(1, T)` ids to `(L, H, T, T)`.
 
     Row t of a map holds the weights, summing to 1, with which token t gathers tokens 0 to t: what
     the fused attention computes and throws away.
     """
-    decoder, (T,) = model.model, ids.flatten().shape
-    x, maps = decoder.embed_tokens(ids.view(1, T)), []  # (1, T, C)
-    cos, sin = decoder.cos[:T], decoder.sin[:T]
-    future = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)
-    for layer in decoder.layers:
-        q, k, _ = layer.self_attn.project(layer.input_layernorm(x), cos, sin)
-        k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # (1, H, T, D)
-        scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # (1, H, T, T)
-        maps.append(scores.masked_fill(future, float("-inf")).softmax(-1))
-        x = layer(x, cos, sin)
+    decoder, T, maps = model.model, ids.shape[-1], []
+    if ids.numel() != T:
+        raise ValueError(f"attention_maps takes one row of ids, not {tuple(ids.shape)}.")
+    cos, sin = decoder.positions(0, T)
+    future = torch.ones(T, T, dtype=torch.bool, device=ids.device).triu(1)
+    with evaluating(model):
+        x = decoder.embed_tokens(ids.view(1, T))  # (1, T, C)
+        for layer in decoder.layers:
+            q, k, _ = layer.self_attn.project(layer.input_layernorm(x), cos, sin)
+            k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # (1, H, T, D)
+            scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # (1, H, T, T)
+            maps.append(scores.masked_fill(future, float("-inf")).softmax(-1))
+            x = layer(x, cos, sin)
     return torch.cat(maps)  # (L, H, T, T)

@@ -52,7 +52,9 @@ class TrainConfig:
         check_choice("optimizer", self.optimizer, "muon", "adamw")
         check_choice("precision", self.precision, "auto", "bfloat16", "float32")
         check_choice("device", self.device, "auto", "cuda", "mps", "cpu")
-        if self.schedule is not None and not (self.schedule and min(self.schedule) >= 0):
+        if self.schedule is not None and not (
+            self.schedule and all(0 <= rate < math.inf for rate in self.schedule)
+        ):
             raise ValueError("schedule must hold a learning rate of 0 or more for each step.")
 
 

@@ -20,16 +20,17 @@ def check(
         value = getattr(config, name)
         fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
         fits = fits and (value > 0 if low is None else low <= value) and value <= high
+        fits = fits and value < 2**63  # beyond, whole numbers break what they are given to
         unused = value is None and type(config).__dataclass_fields__[name].default is None
-        if not unused and not (fits and math.isfinite(value)):
+        if not fits and not unused:
             kind = "a whole number" if whole else "a number"
             raise ValueError(f"{name} must be {kind} {limit}, not {value!r}.")
 
 
-def check_choice(name: str, value: Any, *choices: str) -> None:
+def check_choice(name: str, value: Any, *choices: Any) -> None:
     """Raise ValueError where `value` is not one of `choices`."""
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}.")
 
 
 def split_settings(settings: dict[str, Any], *classes: type) -> list[dict[str, Any]]:

@@ -144,13 +144,16 @@ def train(
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = load_tokenizer(tokenizer)
     model_config, config = configure(preset, **{"vocab_size": tokenizer.vocab_size} | settings)
+    if model_config.vocab_size != tokenizer.vocab_size:
+        raise ValueError(f"vocab_size is the tokenizer's, {tokenizer.vocab_size:,}: leave it out.")
     used = {
         **asdict(model_config),
         **asdict(config),
         "tokenizer": tokenizer.digest,
-        "stories": digest([*stories.train, *stories.validation]),
+        "stories": [digest(stories.train), digest(stories.validation)],
     }
-    used = json.loads(json.dumps(used))  # as it comes back from a file: tuples are lists
+    used = {name: float(x) if type(x) is int else x for name, x in used.items()}  # 5 is 5.0
+    used = json.loads(json.dumps(used))  # as it comes back from a file: a tuple is a list
     key = hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()[:8]
     folder = Path(folder or f"runs/{preset}-{key}")
     model = Transformer(model_config, config.seed).to(pick_device(config))
@@ -179,6 +182,7 @@ def train(
         if run.finished:
             return replace(run, model=model.eval())
     else:
+        state.unlink(missing_ok=True)  # so that a crash on the way never brings back the old run
         torch.manual_seed(config.seed)  # dropout draws from the global state
 
     steps_taken, history = run.history.steps, run.history
@@ -209,17 +213,20 @@ def train(
                 Step(number, loss, learning_rate, norm, number * step_tokens, seconds)
             )
             share = number / steps if steps else min(1.0, seconds / 60 / config.minutes)
-            if int(share * config.evaluations) > int(before * config.evaluations):
+            due = number * config.evaluations // steps if steps else share * config.evaluations // 1
+            if due > len(history.evaluations):
                 bar.write(_look(run, stories.validation), file=sys.stdout)
                 keep()
-            speed = f"{number * step_tokens / seconds:,.0f} tokens/s"
+            speed = f"{number * step_tokens / max(seconds, 1e-9):,.0f} tokens/s"
             bar.set_postfix_str(f"step {number:,}, loss {loss:.2f}, {speed}", refresh=False)
             bar.update(share - before)
             if callback:
                 callback(history)
     if share < 1:
         keep()
-        print(f"Stopped after step {len(steps_taken):,}, kept in {folder}: the same call goes on.")
+        print(
+            f"Stopped after step {len(steps_taken):,}; the same call, not fresh, goes on from there."
+        )
     return replace(run, model=model.eval(), finished=share >= 1)
 
 
