@@ -11,23 +11,9 @@ from slm.stories import load_stories
 from slm.tokenizer import load_tokenizer, train_tokenizer
 from slm.training import train
 
-__all__ = [
-    "ModelConfig",
-    "SamplingConfig",
-    "TrainConfig",
-    "Transformer",
-    "attention_maps",
-    "evaluate",
-    "generate",
-    "load_model",
-    "load_stories",
-    "load_tokenizer",
-    "plots",
-    "save_model",
-    "stream",
-    "train",
-    "train_tokenizer",
-]
+__all__ = ["ModelConfig", "SamplingConfig", "TrainConfig", "Transformer", "attention_maps"]
+__all__ += ["evaluate", "generate", "load_model", "load_stories", "load_tokenizer", "plots"]
+__all__ += ["save_model", "stream", "train", "train_tokenizer"]
 
 
 def __getattr__(name: str):

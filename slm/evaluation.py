@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from slm.model import Transformer, evaluating
 from slm.tokenizer import Tokenizer
@@ -27,34 +27,22 @@ class Evaluation:
         return math.exp(self.nats_per_token)
 
 
-def story_rows(stories: Sequence[str], tokenizer: Tokenizer, context_length: int) -> list[Tensor]:
-    """Each story alone as `<eot> story <eot>`, cut into rows of at most T + 1 ids.
-
-    A row's last id is the next one's first, so that every id after the first is predicted once.
-    """
-    rows = []
-    for story in stories:
-        ids = torch.tensor([tokenizer.eot_id, *tokenizer.encode(story), tokenizer.eot_id])
-        starts = range(0, len(ids) - 1, context_length)
-        rows += [ids[start : start + context_length + 1] for start in starts]
-    return rows
-
-
 def evaluate(
     model: Transformer, tokenizer: Tokenizer, stories: Sequence[str], *, batch_size: int = 16
 ) -> Evaluation:
     """Measure, in float32, how well a model predicts stories that it has not seen.
-
-    Every story stands alone, an end-of-text token before and after it, in non-overlapping windows
-    where it is longer than the context. Bits per byte are the nats of all predicted tokens over
-    ln 2, over the stories' UTF-8 bytes plus one for each one's end.
-
-    Raises ValueError where there is no story, or model and tokenizer do not belong together.
-    """
+    Every story stands alone as `<eot> story <eot>`. Bits per byte are all its nats over ln 2, over
+    its UTF-8 bytes plus one for its end. Raises ValueError where there is no story, or model and
+    tokenizer do not belong together."""
     if not stories:
         raise ValueError("There are no stories to evaluate on: give at least one.")
     model.check_tokenizer(tokenizer)
-    rows = sorted(story_rows(stories, tokenizer, model.config.context_length), key=len)
+    rows, T, eot = [], model.config.context_length, tokenizer.eot_id
+    for story in stories:
+        ids = torch.tensor([eot, *tokenizer.encode(story), eot])
+        # A row's last id is the next one's first: every id after the first is predicted once.
+        rows += [ids[start : start + T + 1] for start in range(0, len(ids) - 1, T)]
+    rows.sort(key=len)
     nats, device = 0.0, model.model.embed_tokens.weight.device
     with evaluating(model):
         for start in range(0, len(rows), batch_size):

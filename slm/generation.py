@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -13,10 +14,7 @@ from slm.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How the next token is chosen.
-
-    Raises ValueError, naming the field and the mend, for a value that makes no sense.
-    """
+    """How the next token is chosen; ValueError, by name, for a value that makes no sense."""
 
     max_new_tokens: int = 400  # the story is cut off after so many
     temperature: float = 0.8  # below 1 plays safe, above 1 takes risks; 0: always the likeliest
@@ -38,16 +36,13 @@ def next_token_probabilities(
     logits: Tensor, sampling: SamplingConfig, previous: Tensor | None = None
 ) -> Tensor:
     """Logits `(B, V)` of the next token to the probabilities `(B, V)` that it is drawn from.
-
     `previous` `(B, S)` are the ids that the repetition penalty (Keskar et al. 2019, CTRL,
-    arXiv:1909.05858) holds down. Then temperature, top-k (Fan et al. 2018, arXiv:1805.04833),
-    top-p (Holtzman et al. 2020, arXiv:1904.09751) and min-p (Nguyen et al. 2024,
-    arXiv:2407.01082) apply, in this order, each to what the one before it left.
-    """
+    arXiv:1909.05858) holds down. Then temperature, top-k (Fan et al. 2018, arXiv:1805.04833), top-p
+    (Holtzman et al. 2020, arXiv:1904.09751) and min-p (Nguyen et al. 2024, arXiv:2407.01082) apply,
+    in this order, each to what the one before it left."""
     logits = logits.float()
     if sampling.repetition_penalty != 1 and previous is not None:
-        seen = logits.gather(1, previous)
-        penalty = sampling.repetition_penalty
+        seen, penalty = logits.gather(1, previous), sampling.repetition_penalty
         seen = torch.where(seen > 0, seen / penalty, seen * penalty)
         logits = logits.scatter(1, previous, seen)
     if sampling.temperature < 1e-6:
@@ -73,12 +68,10 @@ def next_token_probabilities(
 def generate_tokens(
     model: Transformer, ids: Tensor, sampling: SamplingConfig, eot_id: int
 ) -> Iterator[Tensor]:
-    """Continue B rows of ids `(B, T)`, yielding one new id for each row, `(B,)`, at a time.
-
-    It ends when every row has written `eot_id` (a row that has goes on yielding it), or after
-    `max_new_tokens`. What does not fit the context is forgotten: of a longer prompt the last
-    `context_length` tokens are read, and where the context is full its newer half is read again.
-    """
+    """Continue B rows of ids `(B, T)`, yielding one new id for each row, `(B,)`, at a time, until
+    every row has written `eot_id` (one that has goes on yielding it), at most `max_new_tokens`
+    times. What does not fit the context is forgotten: of a longer prompt the last `context_length`
+    tokens are read, and where the context is full its newer half is read again."""
     context_length, weight = model.config.context_length, model.model.embed_tokens.weight
     generator = torch.Generator()
     generator.seed() if sampling.seed is None else generator.manual_seed(sampling.seed)
@@ -103,48 +96,37 @@ def generate_tokens(
         ids = torch.cat((ids, new), dim=1)
 
 
-def _start(model: Transformer, tokenizer: Tokenizer, prompt: str, rows: int = 1) -> Tensor:
-    """`rows` times the prompt's ids after an end-of-text token, as every story begins: `(B, T)`."""
+def _draw(
+    model: Transformer, tokenizer: Tokenizer, prompt: str, settings: dict, rows: int = 1
+) -> Iterator[Tensor]:
+    """`generate_tokens` for `rows` stories that begin, after an end-of-text token as in training,
+    with the prompt. What is wrong is refused at the call, before anything is drawn."""
+    sampling = SamplingConfig(**split_settings(settings, SamplingConfig)[0])
     if not isinstance(prompt, str):
         raise ValueError(f"The prompt must be a text, not {prompt!r}; an empty one is welcome.")
     model.check_tokenizer(tokenizer)
-    return torch.tensor([[tokenizer.eot_id, *tokenizer.encode(prompt)]] * rows)
-
-
-def _sampling(settings: dict) -> SamplingConfig:
-    return SamplingConfig(**split_settings(settings, SamplingConfig)[0])
+    ids = torch.tensor([[tokenizer.eot_id, *tokenizer.encode(prompt)]] * rows)  # (B, T)
+    return generate_tokens(model, ids, sampling, tokenizer.eot_id)
 
 
 def stream(model: Transformer, tokenizer: Tokenizer, prompt: str = "", **settings) -> Iterator[str]:
     """Write one story, yielding its text piece by piece: first the prompt, then what follows.
-
-    `settings` are the fields of `SamplingConfig`: max_new_tokens, temperature, top_k, top_p, min_p,
-    repetition_penalty, seed. Joined, the pieces are what `generate` gives for the same settings; no
-    piece holds half a character. Raises ValueError for a setting that makes no sense.
-    """
-    sampling, ids = _sampling(settings), _start(model, tokenizer, prompt)
-
-    def pieces() -> Iterator[str]:
-        if prompt:
-            yield prompt
-        drawn = (int(new) for new in generate_tokens(model, ids, sampling, tokenizer.eot_id))
-        yield from tokenizer.decode_stream(id for id in drawn if id != tokenizer.eot_id)
-
-    return pieces()
+    `settings` are fields of `SamplingConfig`. Joined, the pieces are what `generate` gives; none
+    holds half a character. Raises ValueError, at the call, for a setting that makes no sense."""
+    drawn = (int(new) for new in _draw(model, tokenizer, prompt, settings))
+    text = tokenizer.decode_stream(id for id in drawn if id != tokenizer.eot_id)
+    return (piece for piece in chain([prompt], text) if piece)
 
 
 def generate(
     model: Transformer, tokenizer: Tokenizer, prompt: str = "", *, n: int | None = None, **settings
 ) -> str | list[str]:
     """Write a story that begins with `prompt`; with `n`, a list of n stories written side by side.
-
-    `settings` are as in `stream`. Raises ValueError for a setting that makes no sense.
-    """
+    `settings` are fields of `SamplingConfig`. Raises ValueError for one that makes no sense."""
     if n is None:
         return "".join(stream(model, tokenizer, prompt, **settings))
     if type(n) is not int or n < 1:
         raise ValueError(f"n must be a whole number from 1 up, not {n!r}.")
-    sampling, ids = _sampling(settings), _start(model, tokenizer, prompt, n)
-    rows = torch.stack(list(generate_tokens(model, ids, sampling, tokenizer.eot_id)), 1).tolist()
+    rows = torch.stack(list(_draw(model, tokenizer, prompt, settings, n)), 1).tolist()
     ends = [row.index(tokenizer.eot_id) if tokenizer.eot_id in row else None for row in rows]
     return [prompt + tokenizer.decode(row[:end]) for row, end in zip(rows, ends, strict=True)]

@@ -1,31 +1,24 @@
 """The mini-transformer: a Llama-style decoder, to be read once from top to bottom.
 
 Shapes stand at line ends: B stories at once, T tokens each, C numbers per token (`d_model`),
-H heads of D = C / H numbers, G groups of keys and values, V words in the vocabulary. Modules and
-parameters are named as in Hugging Face's Llama, so a saved model is a Hugging Face model.
-"""
+H heads of D = C / H numbers, G groups of keys and values, V words in the vocabulary. All is named
+as in Hugging Face's Llama, so a saved model is a Hugging Face model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slm.settings import check, check_choice
-
-if TYPE_CHECKING:
-    from slm.tokenizer import Tokenizer
+from slm.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The size and shape of a transformer.
-
-    Raises ValueError, naming the field and the mend, for a configuration that cannot be built.
-    """
+    """The size and shape of a transformer; ValueError, with the mend, where it cannot be built."""
 
     vocab_size: int = 4096  # V: how many different tokens
     context_length: int = 256  # T: how many tokens the model looks back on
@@ -49,11 +42,9 @@ class ModelConfig:
         check(self, "rope_theta", "norm_eps")
         check(self, "dropout", low=0, high=0.9)
         check_choice("tie_embeddings", self.tie_embeddings, True, False)
-        if self.d_model % self.n_heads or self.d_model // self.n_heads % 2:
-            raise ValueError(
-                f"d_model ({self.d_model}) must split into n_heads ({self.n_heads}) heads of an "
-                f"even width: set d_model to a multiple of {2 * self.n_heads}."
-            )
+        if self.d_model % (2 * self.n_heads):
+            heads = f"d_model ({self.d_model}) must give n_heads ({self.n_heads}) an even width"
+            raise ValueError(f"{heads}: set d_model to a multiple of {2 * self.n_heads}.")
         if self.n_heads % self.n_kv_heads:
             heads = f"n_kv_heads ({self.n_kv_heads}) must divide n_heads ({self.n_heads})"
             raise ValueError(f"{heads}: set it to a divisor, or to None for one per head.")
@@ -65,13 +56,10 @@ class ModelConfig:
 
 
 class KVCache:
-    """The keys and values of tokens already read, so that each is computed only once.
-
-    Room for `context_length` tokens is taken at the start; `length` says how many are filled.
-    """
+    """The keys and values of tokens already read, so that each is computed only once. There is
+    room for `context_length`, of the type and on the device of `like`; `length` are filled."""
 
     def __init__(self, config: ModelConfig, batch_size: int = 1, like: Tensor | None = None):
-        """Make an empty cache for `batch_size` stories, of the type and on the device of `like`."""
         like = torch.empty(0) if like is None else like
         shape = (batch_size, config.n_kv_heads, config.context_length, config.head_dim)
         self.keys = [like.new_zeros(shape) for _ in range(config.n_layers)]
@@ -86,16 +74,14 @@ class KVCache:
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
 
-def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """The cosines and sines `(T, D)` that rotary positions turn queries and keys by.
-
-    Pair i of a head's numbers turns by theta^(-2i/D) radians per token (Su et al. 2021, RoFormer,
-    arXiv:2104.09864), so that a query and a key meet at an angle given by their distance alone.
-    """
+def rotary_tables(config: ModelConfig) -> Tensor:
+    """The cosines and sines `(2, T, D)` of rotary positions (Su et al. 2021, arXiv:2104.09864):
+    pair i of a head's numbers turns by theta^(-2i/D) radians per token, so that a query and a key
+    meet at an angle given by their distance alone."""
     pairs = torch.arange(0, config.head_dim, 2) / config.head_dim  # (D/2,)
     angles = torch.outer(torch.arange(config.context_length), config.rope_theta**-pairs)
     angles = torch.cat((angles, angles), dim=-1)  # (T, D)
-    return angles.cos(), angles.sin()
+    return torch.stack((angles.cos(), angles.sin()))  # (2, T, D)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -105,16 +91,15 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Causal self-attention: each token gathers what it needs from itself and those before it.
+    """Causal self-attention (Vaswani et al. 2017, arXiv:1706.03762): each token gathers what it
+    needs from itself and those before it. Several query heads may share one head of keys and values
+    (grouped queries, Ainslie et al. 2023, arXiv:2305.13245)."""
 
-    Vaswani et al. 2017 (arXiv:1706.03762), with grouped queries (Ainslie et al. 2023,
-    arXiv:2305.13245): several query heads share one head of keys and values.
-    """
-
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
-        self.head_dim, kv_width = config.head_dim, config.n_kv_heads * config.head_dim
+        self.layer, self.head_dim = layer, config.head_dim
         self.grouped = config.n_kv_heads < config.n_heads
+        kv_width = config.n_kv_heads * config.head_dim
         self.q_proj = nn.Linear(config.d_model, config.d_model, bias=False)
         self.k_proj = nn.Linear(config.d_model, kv_width, bias=False)
         self.v_proj = nn.Linear(config.d_model, kv_width, bias=False)
@@ -122,27 +107,20 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries `(B, H, T, D)`, keys and values `(B, G, T, D)` of `x` `(B, T, C)`."""
-        q, k, v = (
-            projection(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, H or G, T, D)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        flat = self.q_proj(x), self.k_proj(x), self.v_proj(x)  # (B, T, H D or G D)
+        q, k, v = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in flat)
         return rotate(q, cos, sin), rotate(k, cos, sin), v
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None = None, layer: int = 0
-    ) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None = None) -> Tensor:
         """`(B, T, C)` to `(B, T, C)`; with a cache, `x` continues what the cache holds."""
         q, k, v = self.project(x, cos, sin)
         if cache is not None:
-            k, v = cache.extend(layer, k, v)  # (B, G, S, D), S tokens so far
-        T, S = q.shape[2], k.shape[2]
-        mask = None
+            k, v = cache.extend(self.layer, k, v)  # (B, G, S, D), S tokens so far
+        T, S, mask = q.shape[2], k.shape[2], None
         if 1 < T < S:  # new tokens see the cached ones and, of themselves, those not later
             mask = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=T == S, enable_gqa=self.grouped
-        )  # (B, H, T, D)
-        return self.o_proj(y.transpose(1, 2).flatten(2))  # (B, T, C)
+        y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=T == S, enable_gqa=self.grouped)
+        return self.o_proj(y.transpose(1, 2).flatten(2))  # (B, H, T, D) to (B, T, C)
 
 
 class MLP(nn.Module):
@@ -161,22 +139,19 @@ class MLP(nn.Module):
 
 class Block(nn.Module):
     """One layer: attention, then the MLP, each normed (RMSNorm, Zhang & Sennrich 2019,
-    arXiv:1910.07467) on the way in and added to the residual stream on the way out.
-    """
+    arXiv:1910.07467) on the way in and added to the residual stream on the way out."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
         self.input_layernorm = nn.RMSNorm(config.d_model, config.norm_eps)
-        self.self_attn = Attention(config)
+        self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = nn.RMSNorm(config.d_model, config.norm_eps)
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None = None, layer: int = 0
-    ) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None = None) -> Tensor:
         """`(B, T, C)` to `(B, T, C)`."""
-        x = x + self.dropout(self.self_attn(self.input_layernorm(x), cos, sin, cache, layer))
+        x = x + self.dropout(self.self_attn(self.input_layernorm(x), cos, sin, cache))
         return x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
 
 
@@ -186,28 +161,26 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.norm = nn.RMSNorm(config.d_model, config.norm_eps)
-        cos, sin = rotary_tables(config)
-        self.register_buffer("cos", cos, persistent=False)  # (T, D)
-        self.register_buffer("sin", sin, persistent=False)  # (T, D)
+        self.register_buffer("tables", rotary_tables(config), persistent=False)  # (2, T, D)
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """`(B, T)` to `(B, T, C)`."""
         start = cache.length if cache else 0
         cos, sin = self.positions(start, start + ids.shape[1])
         x = self.embed_tokens(ids)  # (B, T, C)
-        for number, layer in enumerate(self.layers):
-            x = layer(x, cos, sin, cache, number)
+        for layer in self.layers:
+            x = layer(x, cos, sin, cache)
         if cache:
             cache.length += ids.shape[1]
         return self.norm(x)
 
-    def positions(self, start: int, end: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines `(T, D)` of the places from `start` up to `end`."""
-        if end > len(self.cos):
-            raise ValueError(f"{end} tokens are more than context_length: give {len(self.cos)}.")
-        return self.cos[start:end], self.sin[start:end]
+    def positions(self, start: int, end: int) -> Tensor:
+        """Cosines and sines, `(2, T, D)`, of the places from `start` up to `end`."""
+        if end > (most := self.tables.shape[1]):
+            raise ValueError(f"{end} tokens are more than context_length: give {most}.")
+        return self.tables[:, start:end]
 
 
 class Transformer(nn.Module):
@@ -224,11 +197,8 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def draw_weights(self, generator: torch.Generator) -> None:
-        """Draw all matrices from a normal distribution of deviation 0.02.
-
-        Those that write to the residual stream start at zero, so that at first every block passes
-        its input on unchanged (Zhang et al. 2019, Fixup, arXiv:1901.09321).
-        """
+        """Draw all matrices with deviation 0.02, but start those that write to the residual stream
+        at zero: blocks first pass their input on (Fixup, Zhang et al. 2019, arXiv:1901.09321)."""
         for name, weight in self.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 weight.zero_()
@@ -236,16 +206,13 @@ class Transformer(nn.Module):
                 weight.normal_(0.0, 0.02, generator=generator)
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Token ids `(B, T)` to logits `(B, T, V)`: scores of each possible next token.
-
-        With a `KVCache` the ids continue what the cache holds. Raises ValueError where that is
-        more than `context_length` tokens.
-        """
+        """Token ids `(B, T)`, which continue what the cache holds, to logits `(B, T, V)`: scores of
+        each possible next token. Raises ValueError for more than `context_length` tokens."""
         x = self.model(ids, cache)  # (B, T, C)
         table = self.model.embed_tokens if self.config.tie_embeddings else self.lm_head
         return F.linear(x, table.weight)  # (B, T, V)
 
-    def check_tokenizer(self, tokenizer: "Tokenizer") -> None:
+    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Raise ValueError where a tokenizer knows more or fewer tokens than the model."""
         if tokenizer.vocab_size != self.config.vocab_size:
             sizes = f"{self.config.vocab_size:,} tokens and the tokenizer {tokenizer.vocab_size:,}"
@@ -253,23 +220,19 @@ class Transformer(nn.Module):
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """Dropout is off and no gradients are kept inside; afterwards the model is as it was."""
     was_training = model.training
-    model.eval()
     try:
         with torch.no_grad():
-            yield
+            yield model.eval()
     finally:
         model.train(was_training)
 
 
 def attention_maps(model: Transformer, ids: Tensor) -> Tensor:
     """How much each token attends to each earlier one: `(T,)` or `(1, T)` ids to `(L, H, T, T)`.
-
-    Row t of a map holds the weights, summing to 1, with which token t gathers tokens 0 to t: what
-    the fused attention computes and throws away.
-    """
+    Row t of a map holds the weights, summing to 1, with which token t gathers tokens 0 to t."""
     decoder, T, maps = model.model, ids.shape[-1], []
     if ids.numel() != T:
         raise ValueError(f"attention_maps takes one row of ids, not {tuple(ids.shape)}.")

@@ -3,17 +3,14 @@
 The words and the plots live in `assets/practice.json`, which anyone may extend. Four things there
 have a meaning: `{slot}` stands for a character's detail or for any one phrase of that name (a
 capital, `{Slot}`, starts it with a capital), `[this|that|]` picks one of its parts, perhaps none,
-`¶` starts a paragraph, and “curly quotes” become plain ones, which JSON would have to escape.
-"""
+`¶` starts a paragraph, and “curly quotes” become plain ones, which JSON would have to escape."""
 
 import json
 import re
 from pathlib import Path
 from random import Random
 
-MOST_STORIES = 1_000_000
-TRIES_PER_STORY = 20
-
+MOST_STORIES, TRIES_PER_STORY = 1_000_000, 20
 _SLOT_OR_CHOICE = re.compile(r"\{([\w.]+)\}|\[([^\[\]]*)\]")
 _A_BEFORE_VOWEL = re.compile(r"\b([Aa]) (?=[aeiou])")
 
@@ -28,16 +25,13 @@ def practice_stories(n: int, *, seed: int = 0) -> list[str]:
         stories[tell(grammar, rng)] = None
         if len(stories) == n:
             return list(stories)
-    raise ValueError(
-        f"the grammar gave only {len(stories)} of the {n} different stories asked for: "
-        "ask for fewer, or add words and plots to slm/assets/practice.json"
-    )
+    mend = "ask for fewer, or add words and plots to slm/assets/practice.json"
+    raise ValueError(f"the grammar gave only {len(stories)} of the {n} different stories: {mend}")
 
 
 def load_grammar() -> dict:
     """Read the grammar: its `cast`, `groups`, `pronouns`, `phrases` and `plots`."""
-    path = Path(__file__).parent / "assets" / "practice.json"
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads((Path(__file__).parent / "assets" / "practice.json").read_bytes())
 
 
 def tell(grammar: dict, rng: Random) -> str:
@@ -47,18 +41,14 @@ def tell(grammar: dict, rng: Random) -> str:
     for role, group in {**grammar["cast"], **plot["cast"]}.items():
         # The group may depend on an earlier choice: "{loss.by}" is whoever can fetch what was lost.
         member = rng.choice(grammar["groups"][expand(group, symbols, rng)])
-        symbols |= bind(role, member, grammar["pronouns"], rng)
+        details = {"name": member} if isinstance(member, str) else member
+        details = details | grammar["pronouns"].get(details.get("he"), {})
+        for name, value in details.items():  # fixed once, for the whole of the story
+            symbols[f"{role}.{name}"] = rng.choice(value) if isinstance(value, list) else value
+        symbols[role] = symbols[f"{role}.name"]
     text = expand("{story}", symbols, rng).replace("“", '"').replace("”", '"')
     paragraphs = (" ".join(paragraph.split()) for paragraph in text.split("¶"))
     return _A_BEFORE_VOWEL.sub(r"\1n ", "\n\n".join(filter(None, paragraphs)))
-
-
-def bind(role: str, member: str | dict, pronouns: dict, rng: Random) -> dict[str, str]:
-    """Fix what `{role}` and `{role.detail}` stand for, once, for the whole of a story."""
-    details = {"name": member} if isinstance(member, str) else member
-    details = {**details, **pronouns.get(details.get("he"), {})}
-    fixed = {key: rng.choice(v) if isinstance(v, list) else v for key, v in details.items()}
-    return {role: fixed["name"], **{f"{role}.{key}": value for key, value in fixed.items()}}
 
 
 def expand(text: str, symbols: dict, rng: Random) -> str:

@@ -3,37 +3,32 @@
 import math
 from dataclasses import fields
 from difflib import get_close_matches
-from typing import Any
+
+TINY = math.ulp(0.0)  # the least number above 0
+HUGE = 2**63 - 1  # larger whole numbers break what they are given to
 
 
-def check(
-    config: Any, *names: str, whole: bool = False, low: float | None = None, high: float = math.inf
-) -> None:
-    """Raise ValueError where a named field is not a number that makes sense.
-
-    It must be finite and from `low` to `high`, or above 0 where no `low` is given; with `whole`, a
-    whole number. None passes where it is the field's default: such a field is not in use.
-    """
-    limit = "above 0" if low is None else f"from {low} up" if high == math.inf else f"from {low}"
-    limit += f" to {high}" if high < math.inf else ""
+def check(config, *names: str, whole: bool = False, low: float = TINY, high: float = HUGE) -> None:
+    """Raise ValueError where a named field is not a number from `low`, or above 0, to `high`; with
+    `whole`, a whole number. None passes where it is the field's default."""
+    kind, types = ("a whole number", int) if whole else ("a number", (int, float))
+    limit = f"from {low} up" if high == HUGE else f"from {low} to {high}"
+    limit = "above 0" if low == TINY else limit
     for name in names:
         value = getattr(config, name)
-        fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-        fits = fits and (value > 0 if low is None else low <= value) and value <= high
-        fits = fits and value < 2**63  # beyond, whole numbers break what they are given to
+        fits = isinstance(value, types) and not isinstance(value, bool) and low <= value <= high
         unused = value is None and type(config).__dataclass_fields__[name].default is None
         if not fits and not unused:
-            kind = "a whole number" if whole else "a number"
             raise ValueError(f"{name} must be {kind} {limit}, not {value!r}.")
 
 
-def check_choice(name: str, value: Any, *choices: Any) -> None:
+def check_choice(name: str, value: object, *choices: object) -> None:
     """Raise ValueError where `value` is not one of `choices`."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}.")
 
 
-def split_settings(settings: dict[str, Any], *classes: type) -> list[dict[str, Any]]:
+def split_settings(settings: dict, *classes: type) -> list[dict]:
     """Share settings out among the dataclasses that have such fields; ValueError if none has."""
     names = [{item.name for item in fields(cls)} for cls in classes]
     known = sorted(set().union(*names))

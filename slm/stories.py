@@ -13,14 +13,13 @@ from threading import Thread
 
 from ftfy import fix_encoding
 
-from slm.files import cache_folder, writing
+from slm.files import cache_folder, write
 
 REPO = "roneneldan/TinyStories"
 END = "<|endoftext|>"  # what stands between two stories in a text file
 SHORTEST = 50  # characters: anything shorter is a scrap, not a story
 PRACTICE = "practice corpus"
 KINDS = (".txt", ".json", ".jsonl", ".csv", ".parquet")
-
 # The closing quote, in UTF-8 E2 80 9D, often lost its last byte, which Windows-1252 does not have.
 _LOST_QUOTE = re.compile("â€(?![“”˜™šœž¦¢\x93\x94\x98-\x9e])")
 _USELESS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\ufeff\ud800-\udfff]")  # and invisible
@@ -74,10 +73,8 @@ def clean_stories(
     at_most: int = 10**9,
 ) -> tuple[list[str], Cleaning]:
     """Clean every story, drop fragments and repeats, and count what was done.
-
     A fragment has fewer than 50 characters or, with `ended`, stops in the middle of a sentence.
-    What is in `without` counts as a repeat. Reading stops as soon as `at_most` are kept.
-    """
+    What is in `without` counts as a repeat. Reading stops as soon as `at_most` are kept."""
     kept, seen = [], set(without)
     read = repaired = tidied = repeats = fragments = 0
     for story in stories:
@@ -98,37 +95,25 @@ def clean_stories(
 
 def load_stories(source: str | Path | None = None, *, n: int = 15_000, seed: int = 0) -> Stories:
     """At most `n` stories to train on and about a tenth as many to validate on, all clean.
-
     `source` is your own .txt, .json, .jsonl, .csv or .parquet file, or a folder of them. In a .txt
     file `<|endoftext|>` stands between stories, or else two or more blank lines; the other kinds
-    have a column "text" or "story". `seed` shuffles the stories before some are held out.
+    have a column "text" or "story". `seed` shuffles the stories before some are held out. Raises
+    FileNotFoundError or ValueError, naming what is wrong with the source or with `n`.
 
     Without a source: TinyStories from the hub, kept for next time in `slm.files.cache_folder()`;
-    if the hub fails, those kept, even if fewer; else a practice corpus, said loudly.
-
-    Raises FileNotFoundError or ValueError, naming what is wrong with the source or with `n`.
-    """
+    if the hub fails, those kept, even if fewer; else a practice corpus, said loudly."""
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"n is how many stories to train on, a whole number above 0, not {n!r}")
     held = max(n // 10, 100)
-    stories, how = _from_hub(n, held) if source is None else (_own(source, n, held, seed), "")
-    if stories is None:
-        from slm.practice import practice_stories
-
-        texts = practice_stories(min(n + held, 20_000), seed=seed)
-        stories = _split(texts, PRACTICE, n, held, seed)
-        print("=" * 80, "NOT TINYSTORIES: THESE ARE SIMPLE STORIES MADE UP FOR PRACTICE", sep="\n")
-        print(f"Why: {how}. To try again: load_stories()\n{'=' * 80}")
-    how = f" ({how})" if how and not stories.is_practice else ""
-    train, validation = stories.train, stories.validation
-    print(
-        f"{stories.source}{how}: {len(train):,} training + {len(validation):,} validation stories, "
-        f"{sum(map(len, train + validation)):,} characters. For others: load_stories('my_own.txt')"
-    )
+    stories, how = _from_hub(n, held, seed) if source is None else (_own(source, n, held, seed), "")
+    counts = f"{len(stories.train):,} training + {len(stories.validation):,} validation stories"
+    size = f"{sum(map(len, stories.train + stories.validation)):,} characters"
+    print(f"{stories.source}{how}: {counts}, {size}. For others: load_stories('my_own.txt')")
     return stories
 
 
 def _split(texts: Iterable[str], source: str, n: int, held: int, seed: int) -> Stories:
+    """Clean and shuffle the stories; hold a tenth of them out, but no more than `held`."""
     stories, cleaning = clean_stories(texts)
     if len(stories) < 2:
         few = f"too few stories ({len(stories)} of {cleaning.stories_read} are left after cleaning)"
@@ -170,40 +155,46 @@ def _texts(file: Path) -> list[str]:
     read = {".csv": pandas.read_csv, ".parquet": pandas.read_parquet}.get(kind, pandas.read_json)
     table = read(file, lines=True) if kind == ".jsonl" else read(file)
     columns = {name: [text for text in table[name] if isinstance(text, str)] for name in table}
-    filled = [name for name, texts in columns.items() if texts]
-    named = [name for name in ("text", "story") if name in filled] or filled
-    if not named or (named is filled and len(filled) > 1):
+    filled = [texts for texts in columns.values() if texts]
+    texts = columns.get("text") or columns.get("story") or (filled[0] if len(filled) == 1 else [])
+    if not texts:
         raise ValueError(f"it has the columns {list(table)}; call the one with the stories 'text'")
-    return columns[named[0]]
+    return texts
 
 
-def _from_hub(n: int, held: int) -> tuple[Stories | None, str]:
-    """TinyStories and how they came, or None and why they did not."""
-    file, asked, raw = cache_folder() / "tinystories.jsonl", 0, []
+def _practice(n: int, held: int, seed: int, why: str) -> Stories:
+    from slm.practice import practice_stories
+
+    print("=" * 80, "NOT TINYSTORIES: THESE ARE SIMPLE STORIES MADE UP FOR PRACTICE", sep="\n")
+    print(f"Why: {why}. To try again: load_stories()\n{'=' * 80}")
+    return _split(practice_stories(min(n + held, 20_000), seed=seed), PRACTICE, n, held, seed)
+
+
+def _from_hub(n: int, held: int, seed: int) -> tuple[Stories, str]:
+    """TinyStories and, in brackets, how they came; practice stories where they did not."""
+    file = cache_folder() / "tinystories.jsonl"
     try:
-        about, *raw = map(json.loads, file.read_text(encoding="utf-8").splitlines())
-        how, (_, _), asked = f"kept since {about['date']}", raw, about["asked"]
-    except (OSError, ValueError, LookupError, TypeError):
-        raw = []  # none kept yet, or not as written below
-    if asked < n:
+        day, asked, train, validation = json.loads(file.read_text(encoding="utf-8"))
+        how = f"kept since {day}"
+    except (OSError, ValueError, TypeError):  # none kept yet, or not as written below
+        asked = 0
+    if asked >= n:
+        how += ", nothing downloaded"
+    else:
         try:
-            raw = _download(n, held)
+            train, validation = _download(n, held)
             how = f"fetched from {_endpoint()} with load_dataset"
-            with writing(file) as out:
-                for part in ({"date": str(date.today()), "asked": n}, *raw):
-                    out.write(json.dumps(part).encode() + b"\n")
+            write(file, json.dumps([str(date.today()), n, train, validation]).encode())
         except ConnectionError as error:
-            if not raw:
-                return None, f"{error}; and none are kept from before"
+            if not asked:
+                return _practice(n, held, seed, f"{error}; and none are kept from before"), ""
             how = f"only those {how}; {error}"
         except OSError as error:
             how += f", not kept for next time: {error}"
-    else:
-        how += ", nothing downloaded"
-    train, done = clean_stories(raw[0], ended=True, at_most=n)
-    validation, more = clean_stories(raw[1], ended=True, without=train, at_most=held)
-    both = map(sum, zip(astuple(done), astuple(more), strict=True))
-    return Stories(train, validation, "TinyStories", False, Cleaning(*both)), how
+    train, done = clean_stories(train, ended=True, at_most=n)
+    validation, more = clean_stories(validation, ended=True, without=train, at_most=held)
+    both = Cleaning(*map(sum, zip(astuple(done), astuple(more), strict=True)))
+    return Stories(train, validation, "TinyStories", False, both), f" ({how})"
 
 
 def _download(n: int, held: int) -> list[list[str]]:
@@ -234,8 +225,7 @@ def _stream_hub(split: str) -> Iterator[str]:
         # would go on being fetched, tens of megabytes of it.
         blocks = {"hf": {"block_size": 2**19}}
         rows = datasets.load_dataset(REPO, split=split, streaming=True, storage_options=blocks)
-        for row in rows.reshard():
-            yield row["text"]
+        yield from (row["text"] for row in rows.reshard())
     finally:
         logging.set_verbosity(loudness)
         datasets.config.STREAMING_READ_MAX_RETRIES = tries
@@ -250,12 +240,12 @@ def _hub_trouble() -> str:
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         if os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}:
             return f"{name} is set"
-    answer: list[str] = []
+    answers = [f"could not reach {_endpoint()} (no answer in 2.5 s)"]
     # In a thread: a name server that keeps silent outlasts the timeout of the request.
-    thread = Thread(target=lambda: answer.append(_ask_hub()), daemon=True)
+    thread = Thread(target=lambda: answers.append(_ask_hub()), daemon=True)
     thread.start()
     thread.join(2.5)
-    return answer[0] if answer else f"could not reach {_endpoint()} (no answer in 2.5 s)"
+    return answers[-1]
 
 
 def _ask_hub() -> str:
@@ -265,11 +255,7 @@ def _ask_hub() -> str:
         reply = requests.get(f"{_endpoint()}/api/datasets/{REPO}", timeout=2)
     except requests.RequestException as error:
         return f"could not reach {_endpoint()} ({type(error).__name__})"
-    if reply.status_code >= 400:
+    if not reply.ok:
         return f"{_endpoint()} answered {reply.status_code} ({reply.reason})"
-    try:
-        is_hub = reply.json()["id"] == REPO
-    except (ValueError, LookupError, TypeError):
-        is_hub = False
-    stranger = f"{_endpoint()} answered with something that is not the hub"
-    return "" if is_hub else f"{stranger} (a login page of the wifi?)"
+    stranger = "with something that is not the hub (a login page of the wifi?)"
+    return "" if f'"{REPO}"' in reply.text else f"{_endpoint()} answered {stranger}"

@@ -1,21 +1,19 @@
 """Text to token ids and back: byte-level BPE, the way GPT-2 does it.
 
-Byte pair encoding (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909) joins the most frequent
-pair of neighbours, again and again. GPT-2 (Radford et al. 2019) starts from the 256 bytes, so that
-no text is unknown, and first splits the text by a pattern, so that no token spans two words.
-"""
+Byte pair encoding (Sennrich et al. 2016, arXiv:1508.07909) joins the most frequent pair of
+neighbours, again and again. GPT-2 (Radford et al. 2019) starts from the 256 bytes, so that no text
+is unknown, and first splits the text by a pattern, so that no token spans two words."""
 
 import codecs
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import tiktoken
 
-from slm.files import writing
+from slm.files import write
 
 END_OF_TEXT = "<|endoftext|>"
 # The same splits as GPT-2's own pattern, in the faster form that tiktoken uses.
@@ -28,17 +26,13 @@ _HIDE = {shown: byte for byte, shown in _SHOW.items()}
 
 class Tokenizer:
     """Text to ids and back, by a `tiktoken.Encoding`, its `encoding`; see `load_tokenizer`.
-
-    `dtype` is the smallest NumPy type for its ids, `digest` a short hash of all that decides them.
-    What turns ids into text raises ValueError for an id that no token has.
-    """
+    `ranks` has each token's id, in the order of merging. `dtype` is the smallest NumPy type for
+    ids, `digest` a short hash of all that decides them. An id of no token raises ValueError."""
 
     def __init__(self, name: str, ranks: dict[bytes, int], eot_id: int):
-        """Take each token's id, in the order of merging, and the end-of-text token's."""
         self.name, self.eot_id, self.vocab_size = name, eot_id, len(ranks) + 1
-        self.encoding = tiktoken.Encoding(
-            name, pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: eot_id}
-        )
+        special = {"special_tokens": {END_OF_TEXT: eot_id}}
+        self.encoding = tiktoken.Encoding(name, pat_str=PATTERN, mergeable_ranks=ranks, **special)
         self.dtype = np.dtype(np.uint16 if self.vocab_size <= 65_536 else np.uint32)
         self._ranks, self._tokens = ranks, sorted(ranks, key=ranks.get)
         self._tokens.insert(eot_id, END_OF_TEXT.encode())
@@ -72,18 +66,16 @@ class Tokenizer:
         content["added_tokens"][0]["id"] = self.eot_id
         vocab = {t.decode("latin-1").translate(_SHOW): i for i, t in enumerate(self._tokens)}
         content["model"] |= {"vocab": vocab, "merges": _merges(self._ranks)}  # all else stays
-        with writing(Path(folder) / "tokenizer.json") as file:
-            file.write(json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n")
-        with writing(Path(folder) / "tokenizer_config.json") as file:
-            file.write((_BUNDLED / "tokenizer_config.json").read_bytes())
+        text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+        write(Path(folder) / "tokenizer.json", text.encode())
+        config = (_BUNDLED / "tokenizer_config.json").read_bytes()
+        write(Path(folder) / "tokenizer_config.json", config)
 
 
 def load_tokenizer(name_or_path: str | Path = "stories") -> Tokenizer:
     """The bundled "stories", OpenAI's "gpt2", or a saved one: a folder or its `tokenizer.json`.
-
-    Raises ConnectionError where "gpt2" cannot be had, FileNotFoundError where there is nothing of
-    that name, ValueError for a file that is damaged or holds another kind of tokenizer.
-    """
+    Raises ConnectionError without "gpt2", FileNotFoundError without a file, ValueError for one that
+    is damaged or holds another kind of tokenizer."""
     if name_or_path == "gpt2":
         try:
             gpt2 = tiktoken.get_encoding("gpt2")
@@ -99,26 +91,23 @@ def load_tokenizer(name_or_path: str | Path = "stories") -> Tokenizer:
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"There is no tokenizer at {path}: {mend}.") from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = (
-            error if type(error) is ValueError else "it is not whole, or holds no byte-level BPE"
-        )
+        broken = "it is not whole, or holds no byte-level BPE"
+        reason = error if type(error) is ValueError else broken
         raise ValueError(f"{path} cannot be used ({reason}): {mend}.") from None
 
 
 def train_tokenizer(stories: Iterable[str], vocab_size: int = 4096) -> Tokenizer:
-    """Learn `vocab_size` tokens from `stories`; fewer where no pair is left that comes twice.
-
-    The last is end-of-text. Raises ValueError for a `vocab_size` below 257, or no stories.
-    """
+    """Learn `vocab_size` tokens, the last of them end-of-text, from `stories`; fewer where no pair
+    is left that comes twice. Raises ValueError for a `vocab_size` below 257, or no stories."""
     from tokenizers import ByteLevelBPETokenizer
 
     if vocab_size < 257:
         raise ValueError(f"vocab_size is {vocab_size}: give at least 257 (256 bytes, end of text).")
-    stories = iter([stories] if isinstance(stories, str) else stories)
-    if (first := next(stories, None)) is None:
+    stories = [stories] if isinstance(stories, str) else list(stories)
+    if not stories:
         raise ValueError("There are no stories to learn from: give at least one.")
     trainee = ByteLevelBPETokenizer()
-    trainee.train_from_iterator(chain([first], stories), vocab_size - 1, show_progress=False)
+    trainee.train_from_iterator(stories, vocab_size - 1, show_progress=False)
     ranks = {t.translate(_HIDE).encode("latin-1"): i for t, i in trainee.get_vocab().items()}
     return Tokenizer("trained", ranks, len(ranks))
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from slm.batches import Batches
 from slm.model import ModelConfig, Transformer
 from slm.optimization import (
+    Float32Muon,
     TrainConfig,
     learning_rate_factor,
     make_optimizers,
@@ -86,7 +87,7 @@ def test_every_weight_has_one_optimizer_and_blocks_matrices_have_muon(tie, optim
     assert ("lm_head.weight" in names.values()) is not tie
     for name, owner in owned:
         is_matrix = "layers" in name and name.endswith("_proj.weight")
-        assert owner == ("Muon" if is_matrix and optimizer == "muon" else "AdamW")
+        assert owner == ("Float32Muon" if is_matrix and optimizer == "muon" else "AdamW")
     assert sum(name.endswith("_proj.weight") for name, _ in owned) == 7 * 2
 
 
@@ -308,3 +309,29 @@ def test_exactly_one_budget_must_be_given(budgets):
 def test_each_budget_will_do(budget):
     config = TrainConfig(**budget)
     assert {name: getattr(config, name) for name in budget} == budget
+
+
+def test_muon_in_float32_takes_the_steps_of_pytorchs_own():
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=generator) for shape in ((24, 24), (40, 24), (24, 40))]
+    ours, theirs = ([torch.nn.Parameter(w.clone()) for w in start] for _ in range(2))
+    settings = {"lr": 0.02, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    optimizers = [Float32Muon(ours, **settings), torch.optim.Muon(theirs, **settings)]
+    for _ in range(3):
+        for weights in zip(ours, theirs, strict=True):
+            gradient = torch.randn(weights[0].shape, generator=generator)
+            for weight in weights:
+                weight.grad = gradient.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for mine, other, first in zip(ours, theirs, start, strict=True):
+        moved = (other - first).norm()
+        assert (mine - other).norm() < 0.02 * moved  # bfloat16 has about 3 digits
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind"), [("bfloat16", torch.optim.Muon), ("float32", Float32Muon)]
+)
+def test_muon_computes_in_the_precision_of_the_run(precision, kind):
+    model = Transformer(ModelConfig(vocab_size=300, d_model=32, n_layers=1))
+    assert type(make_optimizers(model, TrainConfig(steps=1, precision=precision))[0]) is kind
