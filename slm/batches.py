@@ -1,6 +1,4 @@
-"""Stories become numbers: packed once into one long array, then cut into batches of rows.
-
-The array reads `<eot> story <eot> story <eot>`: a model learns where stories begin and end."""
+"""Stories become numbers: one long array, `<eot> story <eot> story <eot>`, cut into batches."""
 
 import hashlib
 import io
@@ -16,10 +14,7 @@ from slm.tokenizer import Tokenizer
 
 def digest(stories: Sequence[str]) -> str:
     """A short fingerprint of some stories and their order."""
-    sha = hashlib.sha256()
-    for story in stories:
-        sha.update(story.encode("utf-8", "replace") + b"\0")
-    return sha.hexdigest()[:16]
+    return hashlib.sha256("\0".join(stories).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def pack(stories: Sequence[str], tokenizer: Tokenizer) -> np.ndarray:

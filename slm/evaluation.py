@@ -51,5 +51,5 @@ def evaluate(
             y = nn.utils.rnn.pad_sequence([row[1:] for row in batch], True, -100).to(device)
             nats += F.cross_entropy(model(x).flatten(0, 1), y.flatten(), reduction="sum").item()
     tokens = sum(len(row) - 1 for row in rows)
-    size = sum(len(story.encode("utf-8", "replace")) + 1 for story in stories)
+    size = len(stories) + len("".join(stories).encode("utf-8", "replace"))
     return Evaluation(nats / tokens, nats / math.log(2) / size, tokens, size)

@@ -10,8 +10,7 @@ def cache_folder() -> Path:
 
 
 def write(path: Path, content: bytes | memoryview) -> None:
-    """Write a file, and the folders it needs, by way of one beside it, which takes its name when it
-    is whole: neither an error nor a power cut leaves half a file where a good one stood."""
+    """Write a file whole or not at all, by way of one beside it that takes its name in the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -83,8 +83,7 @@ def generate_tokens(
             new, cache.length = ids[:, -(context_length // 2 or 1) :], 0
         with evaluating(model):
             logits = model(new, cache)[:, -1]  # (B, V)
-        # That a story was ended before this one is no reason to put off the end of this one.
-        previous = ids[:, int(ids[0, 0] == eot_id) :]
+        previous = ids[:, int(ids[0, 0] == eot_id) :]  # one story's end does not put off the next's
         probabilities = next_token_probabilities(logits, sampling, previous).cpu()  # (B, V)
         drawn = torch.multinomial(probabilities, 1, generator=generator).squeeze(1)  # (B,)
         drawn = torch.where(stopped, eot_id, drawn)

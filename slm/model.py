@@ -1,5 +1,4 @@
 """The mini-transformer: a Llama-style decoder, to be read once from top to bottom.
-
 Shapes stand at line ends: B stories at once, T tokens each, C numbers per token (`d_model`),
 H heads of D = C / H numbers, G groups of keys and values, V words in the vocabulary. All is named
 as in Hugging Face's Llama, so a saved model is a Hugging Face model."""
@@ -193,17 +192,14 @@ class Transformer(nn.Module):
             self.model = Decoder(config)
             if not config.tie_embeddings:
                 self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
-        self.draw_weights(torch.Generator().manual_seed(seed))
-
-    @torch.no_grad()
-    def draw_weights(self, generator: torch.Generator) -> None:
-        """Draw all matrices with deviation 0.02, but start those that write to the residual stream
-        at zero: blocks first pass their input on (Fixup, Zhang et al. 2019, arXiv:1901.09321)."""
+        generator = torch.Generator().manual_seed(seed)
         for name, weight in self.named_parameters():
+            # What writes to the residual stream starts at zero: at first, each block passes its
+            # input on unchanged (Fixup, Zhang et al. 2019, arXiv:1901.09321).
             if name.endswith(("o_proj.weight", "down_proj.weight")):
-                weight.zero_()
+                nn.init.zeros_(weight)
             elif weight.dim() == 2:
-                weight.normal_(0.0, 0.02, generator=generator)
+                nn.init.normal_(weight, std=0.02, generator=generator)
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Token ids `(B, T)`, which continue what the cache holds, to logits `(B, T, V)`: scores of

@@ -51,8 +51,7 @@ class TrainConfig:
         check_choice("optimizer", self.optimizer, "muon", "adamw")
         check_choice("precision", self.precision, "auto", "bfloat16", "float32")
         check_choice("device", self.device, "auto", "cuda", "mps", "cpu")
-        rates = (0.0,) if self.schedule is None else self.schedule
-        if not rates or not all(0 <= rate < math.inf for rate in rates):
+        if self.schedule == () or not all(0 <= rate < math.inf for rate in self.schedule or ()):
             raise ValueError("schedule must hold a learning rate of 0 or more for each step.")
 
 
@@ -66,22 +65,18 @@ def learning_rate_factor(progress: float, config: TrainConfig) -> float:
 
 def pick_device(config: TrainConfig) -> str:
     """The device that the configuration names, or the best there is."""
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    best = "cuda" if cuda else "mps" if mps else "cpu"
-    return best if config.device == "auto" else config.device
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return next(filter(there.get, there), "cpu") if config.device == "auto" else config.device
 
 
 def uses_bfloat16(config: TrainConfig, device: str) -> bool:
-    """Whether to compute in bfloat16: by "auto", where the hardware itself does.
-
-    Where it is emulated, as on a T4 or a processor without AVX512-BF16, float32 is faster.
-    """
+    """Whether to compute in bfloat16. "auto" does where the hardware itself does; where it is
+    emulated, as on a T4 or a processor without AVX512-BF16, float32 is faster."""
     if config.precision != "auto":
         return config.precision == "bfloat16"
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
-    # get_cpu_capability() follows ATEN_CPU_CAPABILITY, by which one can play an older processor.
-    modern = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    modern = torch.backends.cpu.get_cpu_capability() == "AVX512"  # or less, by ATEN_CPU_CAPABILITY
     return device == "cpu" and modern and torch.cpu._is_avx512_bf16_supported()
 
 
@@ -112,24 +107,20 @@ class Float32Muon(torch.optim.Muon):
 
 
 def make_optimizers(model: Transformer, config: TrainConfig) -> Optimizers:
-    """Muon for the blocks' matrices and AdamW for embeddings and norms, or AdamW for all.
-
-    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) turns each matrix's
-    momentum into the nearest orthogonal matrix, so that no direction in it is neglected. Its steps
-    are scaled to be as long as AdamW's (Liu et al. 2025, arXiv:2502.16982): one rate does for both.
-    """
+    """Muon for the blocks' matrices and AdamW for embeddings and norms, or AdamW for all. Muon
+    (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) turns each matrix's momentum
+    into the nearest orthogonal one, so that no direction is neglected; its steps are made as long
+    as AdamW's (Liu et al. 2025, arXiv:2502.16982), so that one learning rate does for both."""
     matrices = [weight for weight in model.model.layers.parameters() if weight.dim() == 2]
     inner = set(map(id, matrices))
     others = [weight for weight in model.parameters() if id(weight) not in inner]
-    decay = {"weight_decay": config.weight_decay}
-    adamw = {"betas": (0.9, 0.95), "weight_decay": 0.0, "fused": True}
+    adamw, decay = {"betas": (0.9, 0.95), "fused": True}, {"weight_decay": config.weight_decay}
+    rest = torch.optim.AdamW(others, weight_decay=0.0, **adamw)
     if config.optimizer == "adamw":
-        groups = [{"params": matrices, **decay}, {"params": others}]
-        return [torch.optim.AdamW(groups, **adamw)]
-    device = matrices[0].device.type
-    kind = torch.optim.Muon if uses_bfloat16(config, device) else Float32Muon
-    muon = kind(matrices, adjust_lr_fn="match_rms_adamw", **decay)
-    return [muon, torch.optim.AdamW(others, **adamw)]
+        return [torch.optim.AdamW(matrices, **decay, **adamw), rest]
+    low = uses_bfloat16(config, matrices[0].device.type)
+    muon = torch.optim.Muon if low else Float32Muon
+    return [muon(matrices, adjust_lr_fn="match_rms_adamw", **decay), rest]
 
 
 def train_step(

@@ -3,15 +3,16 @@
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, astuple, dataclass, field
 from datetime import date
-from itertools import islice
 from pathlib import Path
 from random import Random
 from threading import Thread
 
 from ftfy import fix_encoding
+from tqdm import trange
 
 from slm.files import cache_folder, write
 
@@ -66,19 +67,15 @@ def tidy_whitespace(text: str) -> str:
 
 
 def clean_stories(
-    stories: Iterable[str],
-    *,
-    ended: bool = False,
-    without: Iterable[str] = (),
-    at_most: int = 10**9,
+    stories: Iterable[str], *, ended: bool = False, without: Iterable[str] = (), most: int = 10**9
 ) -> tuple[list[str], Cleaning]:
     """Clean every story, drop fragments and repeats, and count what was done.
     A fragment has fewer than 50 characters or, with `ended`, stops in the middle of a sentence.
-    What is in `without` counts as a repeat. Reading stops as soon as `at_most` are kept."""
+    What is in `without` counts as a repeat. Reading stops as soon as `most` are kept."""
     kept, seen = [], set(without)
     read = repaired = tidied = repeats = fragments = 0
     for story in stories:
-        if len(kept) == at_most:
+        if len(kept) == most:
             break
         mended = repair_mojibake(story)
         text = tidy_whitespace(mended)
@@ -104,7 +101,7 @@ def load_stories(source: str | Path | None = None, *, n: int = 15_000, seed: int
     if the hub fails, those kept, even if fewer; else a practice corpus, said loudly."""
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"n is how many stories to train on, a whole number above 0, not {n!r}")
-    held = max(n // 10, 100)
+    held = max(n // 10, 100)  # and so many at the most to validate on
     stories, how = _from_hub(n, held, seed) if source is None else (_own(source, n, held, seed), "")
     counts = f"{len(stories.train):,} training + {len(stories.validation):,} validation stories"
     size = f"{sum(map(len, stories.train + stories.validation)):,} characters"
@@ -191,8 +188,8 @@ def _from_hub(n: int, held: int, seed: int) -> tuple[Stories, str]:
             how = f"only those {how}; {error}"
         except OSError as error:
             how += f", not kept for next time: {error}"
-    train, done = clean_stories(train, ended=True, at_most=n)
-    validation, more = clean_stories(validation, ended=True, without=train, at_most=held)
+    train, done = clean_stories(train, ended=True, most=n)
+    validation, more = clean_stories(validation, ended=True, without=train, most=held)
     both = Cleaning(*map(sum, zip(astuple(done), astuple(more), strict=True)))
     return Stories(train, validation, "TinyStories", False, both), f" ({how})"
 
@@ -204,12 +201,14 @@ def _download(n: int, held: int) -> list[list[str]]:
     parts: list[list[str]] = [[], []]
     try:
         for split, part, wanted in zip(("train", "validation"), parts, (n, held), strict=True):
-            part.extend(islice(_stream_hub(split), wanted + wanted // 20 + 100))  # some to drop
+            enough = wanted + wanted // 20 + 100  # some will be dropped
+            bar = {"desc": f"Fetching {split} stories", "leave": False, "file": sys.stdout}
+            part.extend(text for _, text in zip(trange(enough, **bar), _stream_hub(split)))
             if not part:
                 raise ValueError(f"no stories in {split}")
     except Exception as error:  # of pyarrow, httpx, the hub ...: to us they are all the same
-        why = f"the download broke off after {sum(map(len, parts)):,} stories"
-        raise ConnectionError(f"{why} ({type(error).__name__})") from error
+        why = f"{sum(map(len, parts)):,} stories ({type(error).__name__})"
+        raise ConnectionError(f"the download broke off after {why}") from error
     return parts
 
 
@@ -257,5 +256,5 @@ def _ask_hub() -> str:
         return f"could not reach {_endpoint()} ({type(error).__name__})"
     if not reply.ok:
         return f"{_endpoint()} answered {reply.status_code} ({reply.reason})"
-    stranger = "with something that is not the hub (a login page of the wifi?)"
-    return "" if f'"{REPO}"' in reply.text else f"{_endpoint()} answered {stranger}"
+    is_hub = f'"{REPO}"' in reply.text
+    return "" if is_hub else f"{_endpoint()} is not the hub (a login page of the wifi?)"

@@ -1,8 +1,6 @@
-"""Text to token ids and back: byte-level BPE, the way GPT-2 does it.
-
-Byte pair encoding (Sennrich et al. 2016, arXiv:1508.07909) joins the most frequent pair of
-neighbours, again and again. GPT-2 (Radford et al. 2019) starts from the 256 bytes, so that no text
-is unknown, and first splits the text by a pattern, so that no token spans two words."""
+"""Text to token ids and back. Byte pair encoding (Sennrich et al. 2016, arXiv:1508.07909) joins the
+most frequent pair of neighbours, again and again. GPT-2 (Radford et al. 2019) starts from the 256
+bytes, so that no text is unknown, and splits by a pattern, so that no token spans two words."""
 
 import codecs
 import hashlib
@@ -68,8 +66,8 @@ class Tokenizer:
         content["model"] |= {"vocab": vocab, "merges": _merges(self._ranks)}  # all else stays
         text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
         write(Path(folder) / "tokenizer.json", text.encode())
-        config = (_BUNDLED / "tokenizer_config.json").read_bytes()
-        write(Path(folder) / "tokenizer_config.json", config)
+        name = "tokenizer_config.json"
+        write(Path(folder) / name, (_BUNDLED / name).read_bytes())
 
 
 def load_tokenizer(name_or_path: str | Path = "stories") -> Tokenizer:
@@ -91,8 +89,7 @@ def load_tokenizer(name_or_path: str | Path = "stories") -> Tokenizer:
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"There is no tokenizer at {path}: {mend}.") from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        broken = "it is not whole, or holds no byte-level BPE"
-        reason = error if type(error) is ValueError else broken
+        reason = error if type(error) is ValueError else "not whole, or no byte-level BPE"
         raise ValueError(f"{path} cannot be used ({reason}): {mend}.") from None
 
 

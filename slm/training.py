@@ -30,12 +30,9 @@ from slm.tokenizer import Tokenizer, load_tokenizer
 PRESETS = {
     "tiny": dict(minutes=5.0),  # a first story, on two cores: the configurations' own defaults
     "small": dict(minutes=120.0, n_layers=6, d_model=256, context_length=512),  # an evening
-    "full": dict(  # four times through all of TinyStories: a GPU's work
-        **dict(tokens=2_000_000_000, n_layers=8, n_heads=8, d_model=512, context_length=512),
-        **dict(batch_size=128, learning_rate=0.005, compile=True),
-    ),
+    "full": dict(tokens=2_000_000_000, n_layers=8, n_heads=8, d_model=512, context_length=512)
+    | dict(batch_size=128, learning_rate=0.005, compile=True),  # all of TinyStories: for a GPU
 }
-SAMPLE_PROMPT = "Once upon a time"
 BAR = "{percentage:3.0f}%|{bar:24}| {elapsed} gone, {remaining} left{postfix}"
 
 
@@ -79,12 +76,6 @@ class History:
         """The learning rate of each step: `train(..., schedule=...)` with it replays the run."""
         return tuple(step.learning_rate for step in self.steps)
 
-    @staticmethod
-    def from_dict(data: dict[str, list[dict]]) -> "History":
-        """Turn back what `dataclasses.asdict` made of a history."""
-        evaluations = [StepEvaluation(**item) for item in data["evaluations"]]
-        return History([Step(**item) for item in data["steps"]], evaluations)
-
 
 @dataclass(frozen=True)
 class Run:
@@ -125,9 +116,9 @@ def train(
     `callback` is given the history after every step. Raises ValueError for settings that make no
     sense, a `folder` that holds another run, or a loss that is no longer a number.
 
-    The run is kept in `folder`, by default one under `runs` named after all settings and data: the
-    model as `slm.load_model` and transformers read it, and history.json. The same call continues an
-    interrupted run, to the same end, and loads a finished one; `fresh=True` trains anew."""
+    The run is kept in `folder` (by default runs/NAME, after all settings and data), its model as
+    `slm.load_model` and transformers read it. The same call continues an interrupted run, to the
+    same end, and loads a finished one; `fresh=True` trains anew."""
     if not getattr(stories, "train", None) or not getattr(stories, "validation", None):
         raise ValueError("Give stories to train on and others to measure by: slm.load_stories().")
     if not isinstance(tokenizer, Tokenizer):
@@ -153,7 +144,8 @@ def train(
             raise ValueError(f"{folder} holds a run with other {other}: {mend}.")
         restore_state(tensors, model, optimizers)
         batches.state, share = facts["batches"], facts["share"]
-        history = History.from_dict(facts["history"])
+        history.steps.extend(Step(**step) for step in facts["history"]["steps"])
+        history.evaluations.extend(StepEvaluation(**x) for x in facts["history"]["evaluations"])
         what = "Continuing the run" if share < 1 else "Loaded the finished run"
         print(f"{what} in {folder} ({len(history.steps):,} steps); fresh=True trains anew.")
     else:
@@ -205,7 +197,7 @@ def _look(run: Run, validation: list[str]) -> str:
     step, writer = run.history.steps[-1], (run.model, run.tokenizer)
     score = evaluate(*writer, validation[: run.config.evaluation_stories])
     nats, bits = score.nats_per_token, score.bits_per_byte
-    text = generate(*writer, SAMPLE_PROMPT, max_new_tokens=60, seed=run.config.seed)
+    text = generate(*writer, "Once upon a time", max_new_tokens=60, seed=run.config.seed)
     run.history.evaluations.append(StepEvaluation(step.step, step.tokens, nats, bits, text))
     scores = f"{nats:.2f} nats per token, {bits:.3f} bits per byte on validation stories"
     return f"step {step.step:,}: {scores}\n    {' '.join(text.split())}"

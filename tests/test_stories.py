@@ -371,7 +371,7 @@ def test_a_name_server_that_never_answers(monkeypatch):
     never.set()
 
 
-LOGIN = "something that is not the hub (a login page of the wifi?)"
+LOGIN = "is not the hub (a login page of the wifi?)"
 
 
 @pytest.mark.parametrize(

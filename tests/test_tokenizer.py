@@ -397,7 +397,7 @@ SPLIT, ENDS, IDS = (
 )
 MERGES, OTHER = (
     "its merges and its tokens do not fit",
-    "it is not whole, or holds no byte-level BPE",
+    "not whole, or no byte-level BPE",
 )
 SPOILT = [
     (change("pre_tokenizer", "type", to="Metaspace"), SPLIT),
