@@ -31,9 +31,9 @@ def evaluate(
     model: Transformer, tokenizer: Tokenizer, stories: Sequence[str], *, batch_size: int = 16
 ) -> Evaluation:
     """Measure, in float32, how well a model predicts stories that it has not seen.
-    Every story stands alone as `<eot> story <eot>`. Bits per byte are all its nats over ln 2, over
-    its UTF-8 bytes plus one for its end. Raises ValueError where there is no story, or model and
-    tokenizer do not belong together."""
+    Every story stands alone as `<eot> story <eot>`, in windows side by side where it is longer than
+    the context. Bits per byte are all nats over ln 2, over the stories' UTF-8 bytes plus one for
+    each end. Raises ValueError without a story, or where model and tokenizer do not fit."""
     if not stories:
         raise ValueError("There are no stories to evaluate on: give at least one.")
     model.check_tokenizer(tokenizer)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 from tqdm import tqdm
@@ -135,8 +136,7 @@ def train(
     optimizers = make_optimizers(model, config)
     length, packed = model_config.context_length, pack(stories.train, tokenizer)
     batches = Batches(packed, batch_size=config.batch_size, context_length=length, seed=config.seed)
-    state, history = folder / "training.safetensors", History()
-    share = 0.0  # how much of the budget is spent
+    state, history, share = folder / "training.safetensors", History(), 0.0  # share of the budget
     if state.exists() and not fresh:
         tensors, facts = read_state(state)
         if other := ", ".join(name for name in used if used[name] != facts["settings"].get(name)):
@@ -199,8 +199,8 @@ def _look(run: Run, validation: list[str]) -> str:
     nats, bits = score.nats_per_token, score.bits_per_byte
     text = generate(*writer, "Once upon a time", max_new_tokens=60, seed=run.config.seed)
     run.history.evaluations.append(StepEvaluation(step.step, step.tokens, nats, bits, text))
-    scores = f"{nats:.2f} nats per token, {bits:.3f} bits per byte on validation stories"
-    return f"step {step.step:,}: {scores}\n    {' '.join(text.split())}"
+    scores = f"step {step.step:,}: {nats:.2f} nats per token, {bits:.3f} bits per byte"
+    return f"{scores} on validation stories\n    {shorten(text, 92, placeholder=' ...')}"
 
 
 @contextmanager
