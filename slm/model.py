@@ -221,9 +221,10 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     was_training = model.training
     try:
         with torch.no_grad():
-            yield model.eval()
+            yield model.eval() if was_training else model  # walking all modules takes time
     finally:
-        model.train(was_training)
+        if was_training:
+            model.train()
 
 
 def attention_maps(model: Transformer, ids: Tensor) -> Tensor:

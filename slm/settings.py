@@ -4,8 +4,7 @@ import math
 from dataclasses import fields
 from difflib import get_close_matches
 
-TINY = math.ulp(0.0)  # the least number above 0
-HUGE = 2**63 - 1  # larger whole numbers break what they are given to
+TINY, HUGE = math.ulp(0.0), 2**63 - 1  # the least above 0; larger ones break what they are given to
 
 
 def check(config, *names: str, whole: bool = False, low: float = TINY, high: float = HUGE) -> None:
