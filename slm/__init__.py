@@ -5,7 +5,7 @@ from importlib import import_module
 from slm.checkpoint import load_model, save_model
 from slm.evaluation import evaluate
 from slm.generation import SamplingConfig, generate, stream
-from slm.model import ModelConfig, Transformer, attention_maps
+from slm.model import ModelConfig, Transformer
 from slm.optimization import TrainConfig
 from slm.stories import load_stories
 from slm.tokenizer import load_tokenizer, train_tokenizer
@@ -17,7 +17,9 @@ __all__ += ["save_model", "stream", "train", "train_tokenizer"]
 
 
 def __getattr__(name: str):
-    """Import `slm.plots`, which is optional, when it is first asked for."""
+    """Import what is optional, `slm.plots` and `slm.attention_maps`, when it is first asked for."""
     if name == "plots":
         return import_module("slm.plots")
+    if name == "attention_maps":
+        return import_module("slm.attention").attention_maps
     raise AttributeError(f"module 'slm' has no attribute {name!r}")

@@ -1,6 +1,7 @@
 """Files that are whole or not there: where things are kept, and how they are written."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -9,12 +10,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SLM_CACHE") or Path.home() / ".cache" / "slm")
 
 
-def write(path: Path, content: bytes | memoryview) -> None:
-    """Write a file whole or not at all, by way of one beside it that takes its name in the end."""
+def write(path: Path, content: bytes | memoryview | Iterable[bytes]) -> None:
+    """Write a file whole or not at all, by way of one beside it; `content` may come in parts."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        beside.write_bytes(content)
+        with beside.open("wb") as file:
+            file.writelines([content] if isinstance(content, bytes | memoryview) else content)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from slm.decoding import NextToken
 from slm.model import KVCache, Transformer, evaluating
 from slm.settings import check, split_settings
 from slm.tokenizer import Tokenizer
@@ -77,6 +78,7 @@ def generate_tokens(
     generator.seed() if sampling.seed is None else generator.manual_seed(sampling.seed)
     ids = new = ids[:, -context_length:].to(weight.device)
     cache = KVCache(model.config, len(ids), weight)
+    cache.next_token = NextToken(model)
     stopped = torch.zeros(len(ids), dtype=torch.bool)
     for _ in range(sampling.max_new_tokens):
         if cache.length + new.shape[1] > context_length:
@@ -85,7 +87,10 @@ def generate_tokens(
             logits = model(new, cache)[:, -1]  # (B, V)
         previous = ids[:, int(ids[0, 0] == eot_id) :]  # one story's end does not put off the next's
         probabilities = next_token_probabilities(logits, sampling, previous).cpu()  # (B, V)
-        drawn = torch.multinomial(probabilities, 1, generator=generator).squeeze(1)  # (B,)
+        if sampling.temperature < 1e-6:  # the draw is certain
+            drawn = probabilities.argmax(-1)  # (B,)
+        else:
+            drawn = torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
         drawn = torch.where(stopped, eot_id, drawn)
         stopped |= drawn == eot_id
         yield drawn

@@ -1,13 +1,17 @@
 """One step of learning: how fast, by which rule, in which precision."""
 
 import math
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.amp import GradScaler
 
 from slm.batches import Batches
+from slm.machine import pick_precision
 from slm.model import Transformer
 from slm.settings import check, check_choice
 
@@ -32,9 +36,9 @@ class TrainConfig:
     final_learning_rate: float = 0.0  # where it falls to by the end, as a share of the peak
     weight_decay: float = 0.0  # share of a matrix, times the learning rate, taken off each step
     grad_clip: float = 1.0  # longest gradient that is used at full length
-    precision: str = "auto"  # "bfloat16", "float32", or bfloat16 where the hardware has it
+    precision: str = "auto"  # "bfloat16", "float16", "float32", or the fastest that there is
     device: str = "auto"  # "cuda", "mps", "cpu", or the first of these that there is
-    compile: bool = False  # torch.compile: pays off in long runs on a GPU
+    compile: bool | str = "auto"  # torch.compile; "auto": on a GPU, where it soon pays off
     evaluations: int = 10  # how often, evenly over the run, it is measured, sampled and kept
     evaluation_stories: int = 100  # validation stories measured each time
     seed: int = 0  # of the weights, the order of the stories and dropout
@@ -49,7 +53,8 @@ class TrainConfig:
         check(self, "warmup", "final_learning_rate", "weight_decay", low=0, high=1)
         check(self, "seed", whole=True, low=0)
         check_choice("optimizer", self.optimizer, "muon", "adamw")
-        check_choice("precision", self.precision, "auto", "bfloat16", "float32")
+        check_choice("precision", self.precision, "auto", "bfloat16", "float16", "float32")
+        check_choice("compile", self.compile, True, False, "auto")
         check_choice("device", self.device, "auto", "cuda", "mps", "cpu")
         if self.schedule == () or not all(0 <= rate < math.inf for rate in self.schedule or ()):
             raise ValueError("schedule must hold a learning rate of 0 or more for each step.")
@@ -63,86 +68,92 @@ def learning_rate_factor(progress: float, config: TrainConfig) -> float:
     return 1 - (1 - config.final_learning_rate) * min(falling, 1.0)
 
 
-def pick_device(config: TrainConfig) -> str:
-    """The device that the configuration names, or the best there is."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    return next(filter(there.get, there), "cpu") if config.device == "auto" else config.device
-
-
-def uses_bfloat16(config: TrainConfig, device: str) -> bool:
-    """Whether to compute in bfloat16. "auto" does where the hardware itself does; where it is
-    emulated, as on a T4 or a processor without AVX512-BF16, float32 is faster."""
-    if config.precision != "auto":
-        return config.precision == "bfloat16"
-    if device == "cuda":
-        return torch.cuda.get_device_capability() >= (8, 0)
-    modern = torch.backends.cpu.get_cpu_capability() == "AVX512"  # or less, by ATEN_CPU_CAPABILITY
-    return device == "cpu" and modern and torch.cpu._is_avx512_bf16_supported()
-
-
-def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
-    """About the nearest matrix whose singular values are all 1 (Newton-Schulz, as in Muon)."""
-    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    x = x / x.norm().clamp(min=1e-7)
+def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Turn every singular value of `(..., rows, columns)` matrices to about 1, by the Newton-Schulz
+    iteration of Jordan et al. 2024: only matrix products, so that it is fast, also in bfloat16."""
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(steps):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = 3.4445 * x + (2.0315 * gram @ gram - 4.775 * gram) @ x
-    return x.T if matrix.shape[0] > matrix.shape[1] else x
+    return x.mT if tall else x
 
 
-class Float32Muon(torch.optim.Muon):
-    """PyTorch's Muon in float32: its bfloat16 is 4 to 20 times slower where it is emulated."""
+class Muon(torch.optim.Optimizer):
+    """Momentum made orthogonal (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon), in
+    steps as long as AdamW's (Liu et al. 2025, arXiv:2502.16982): torch.optim.Muon, but for all
+    matrices of a shape at once, and in `dtype`, as emulated bfloat16 is 4 to 20 times slower."""
+
+    def __init__(self, weights: Iterable[Tensor], weight_decay: float, dtype: torch.dtype):
+        self.dtype = dtype
+        super().__init__(weights, {"lr": 0.0, "momentum": 0.9, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self) -> None:
         """Update every matrix once."""
         for group in self.param_groups:
+            alike, beta = defaultdict(list), group["momentum"]
             for weight in group["params"]:
-                state = self.state[weight]
-                momentum = state.setdefault("momentum_buffer", torch.zeros_like(weight))
-                momentum.lerp_(weight.grad, 1 - group["momentum"])
-                update = orthogonalize(weight.grad.lerp(momentum, group["momentum"]))
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.sub_(update, alpha=0.2 * max(weight.shape) ** 0.5 * group["lr"])
+                alike[weight.shape].append(weight)
+            for shape, weights in alike.items():
+                ahead = []
+                for weight in weights:
+                    if not self.state[weight]:
+                        self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+                    momentum = self.state[weight]["momentum_buffer"].lerp_(weight.grad, 1 - beta)
+                    ahead.append(weight.grad.lerp(momentum, beta).to(self.dtype))
+                for weight, update in zip(weights, orthogonalize(torch.stack(ahead))):
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
+                    weight.sub_(update, alpha=0.2 * max(shape) ** 0.5 * group["lr"])
 
 
 def make_optimizers(model: Transformer, config: TrainConfig) -> Optimizers:
-    """Muon for the blocks' matrices and AdamW for embeddings and norms, or AdamW for all. Muon
-    (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) turns each matrix's momentum
-    into the nearest orthogonal one, so that no direction is neglected; its steps are made as long
-    as AdamW's (Liu et al. 2025, arXiv:2502.16982), so that one learning rate does for both."""
+    """Muon for the blocks' matrices, so that no direction of them is neglected, and AdamW for
+    embeddings and norms; or AdamW for all."""
     matrices = [weight for weight in model.model.layers.parameters() if weight.dim() == 2]
-    inner = set(map(id, matrices))
+    inner, adamw = set(map(id, matrices)), {"betas": (0.8, 0.95), "eps": 1e-10, "fused": True}
     others = [weight for weight in model.parameters() if id(weight) not in inner]
-    adamw, decay = {"betas": (0.9, 0.95), "fused": True}, {"weight_decay": config.weight_decay}
-    rest = torch.optim.AdamW(others, weight_decay=0.0, **adamw)
+    # A word's vector learns only when the word comes by: so twice the rate.
+    rest = torch.optim.AdamW([{"params": others, "scale": 2.0}], weight_decay=0.0, **adamw)
     if config.optimizer == "adamw":
-        return [torch.optim.AdamW(matrices, **decay, **adamw), rest]
-    low = uses_bfloat16(config, matrices[0].device.type)
-    muon = torch.optim.Muon if low else Float32Muon
-    return [muon(matrices, adjust_lr_fn="match_rms_adamw", **decay), rest]
+        group = {"params": matrices, "scale": 0.2}  # steps along the gradient must be shorter
+        return [torch.optim.AdamW([group], weight_decay=config.weight_decay, **adamw), rest]
+    dtype = pick_precision(config.precision, matrices[0].device.type)
+    dtype = torch.float32 if dtype == torch.float16 else dtype  # float16 would overflow
+    return [Muon(matrices, config.weight_decay, dtype), rest]
 
 
 def train_step(
-    model: Transformer, batches: Batches, optimizers: Optimizers, config: TrainConfig, rate: float
+    model: Transformer,
+    batches: Batches,
+    optimizers: Optimizers,
+    config: TrainConfig,
+    rate: float,
+    scaler: GradScaler | None = None,
 ) -> tuple[float, float]:
     """Read `grad_accumulation` batches, update the weights once at the learning rate `rate`, and
-    give the loss and the gradient's norm. Raises ValueError where the loss is no number."""
+    give the loss and the gradient's norm. The `scaler` keeps float16's gradients within its range.
+    Raises ValueError where the loss is no number."""
     weights, total = list(model.parameters()), 0.0
-    device = weights[0].device.type
+    device, scaler = weights[0].device.type, scaler or GradScaler(enabled=False)
+    dtype = pick_precision(config.precision, device)
     for _ in range(config.grad_accumulation):
         x, y = (part.to(device) for part in next(batches))  # (B, T)
-        with torch.autocast(device, torch.bfloat16, enabled=uses_bfloat16(config, device)):
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
             logits = model(x)  # (B, T, V)
             loss = F.cross_entropy(logits.flatten(0, 1), y.flatten()) / config.grad_accumulation
-        loss.backward()
+        scaler.scale(loss).backward()
         total += loss.item()
     if not math.isfinite(total):
         raise ValueError(f"The loss became {total}: train with a lower learning_rate.")
+    for optimizer in optimizers:
+        scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(weights, config.grad_clip).item()
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.step()
+            group["lr"] = rate * group.get("scale", 1.0)
+        scaler.step(optimizer)
         optimizer.zero_grad()
+    scaler.update()
     return total, norm

@@ -1,22 +1,17 @@
 """Stories to learn from: your own, the hub's TinyStories, or a practice corpus; always cleaned."""
 
 import json
-import os
 import re
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, astuple, dataclass, field
 from datetime import date
 from pathlib import Path
 from random import Random
-from threading import Thread
 
 from ftfy import fix_encoding
-from tqdm import trange
 
 from slm.files import cache_folder, write
 
-REPO = "roneneldan/TinyStories"
 END = "<|endoftext|>"  # what stands between two stories in a text file
 SHORTEST = 50  # characters: anything shorter is a scrap, not a story
 PRACTICE = "practice corpus"
@@ -169,6 +164,8 @@ def _practice(n: int, held: int, seed: int, why: str) -> Stories:
 
 def _from_hub(n: int, held: int, seed: int) -> tuple[Stories, str]:
     """TinyStories and, in brackets, how they came; practice stories where they did not."""
+    from slm import hub
+
     file = cache_folder() / "tinystories.jsonl"
     try:
         day, asked, train, validation = json.loads(file.read_text(encoding="utf-8"))
@@ -179,8 +176,8 @@ def _from_hub(n: int, held: int, seed: int) -> tuple[Stories, str]:
         how += ", nothing downloaded"
     else:
         try:
-            train, validation = _download(n, held)
-            how = f"fetched from {_endpoint()} with load_dataset"
+            train, validation = hub.fetch(n, held)
+            how = f"fetched from {hub.endpoint()} with load_dataset"
             write(file, json.dumps([str(date.today()), n, train, validation]).encode())
         except ConnectionError as error:
             if not asked:
@@ -192,69 +189,3 @@ def _from_hub(n: int, held: int, seed: int) -> tuple[Stories, str]:
     validation, more = clean_stories(validation, ended=True, without=train, most=held)
     both = Cleaning(*map(sum, zip(astuple(done), astuple(more), strict=True)))
     return Stories(train, validation, "TinyStories", False, both), f" ({how})"
-
-
-def _download(n: int, held: int) -> list[list[str]]:
-    """Enough raw stories of both splits; ConnectionError says, in half a sentence, why not."""
-    if trouble := _hub_trouble():
-        raise ConnectionError(trouble)
-    parts: list[list[str]] = [[], []]
-    try:
-        for split, part, wanted in zip(("train", "validation"), parts, (n, held), strict=True):
-            enough = wanted + wanted // 20 + 100  # some will be dropped
-            bar = {"desc": f"Fetching {split} stories", "leave": False, "file": sys.stdout}
-            part.extend(text for _, text in zip(trange(enough, **bar), _stream_hub(split)))
-            if not part:
-                raise ValueError(f"no stories in {split}")
-    except Exception as error:  # of pyarrow, httpx, the hub ...: to us they are all the same
-        why = f"{sum(map(len, parts)):,} stories ({type(error).__name__})"
-        raise ConnectionError(f"the download broke off after {why}") from error
-    return parts
-
-
-def _stream_hub(split: str) -> Iterator[str]:
-    import datasets
-    from huggingface_hub.utils import logging
-
-    loudness, tries = logging.get_verbosity(), datasets.config.STREAMING_READ_MAX_RETRIES
-    logging.set_verbosity(logging.CRITICAL)  # retries are no news: it is said if they fail
-    datasets.config.STREAMING_READ_MAX_RETRIES = 1  # on top of the hub's own five
-    try:
-        # Small blocks, and one row group at a time by reshard(): a file that is left half read
-        # would go on being fetched, tens of megabytes of it.
-        blocks = {"hf": {"block_size": 2**19}}
-        rows = datasets.load_dataset(REPO, split=split, streaming=True, storage_options=blocks)
-        yield from (row["text"] for row in rows.reshard())
-    finally:
-        logging.set_verbosity(loudness)
-        datasets.config.STREAMING_READ_MAX_RETRIES = tries
-
-
-def _endpoint() -> str:
-    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-
-
-def _hub_trouble() -> str:
-    """Why the hub cannot be used, in half a sentence; nothing if it can."""
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
-        if os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}:
-            return f"{name} is set"
-    answers = [f"could not reach {_endpoint()} (no answer in 2.5 s)"]
-    # In a thread: a name server that keeps silent outlasts the timeout of the request.
-    thread = Thread(target=lambda: answers.append(_ask_hub()), daemon=True)
-    thread.start()
-    thread.join(2.5)
-    return answers[-1]
-
-
-def _ask_hub() -> str:
-    import requests
-
-    try:
-        reply = requests.get(f"{_endpoint()}/api/datasets/{REPO}", timeout=2)
-    except requests.RequestException as error:
-        return f"could not reach {_endpoint()} ({type(error).__name__})"
-    if not reply.ok:
-        return f"{_endpoint()} answered {reply.status_code} ({reply.reason})"
-    is_hub = f'"{REPO}"' in reply.text
-    return "" if is_hub else f"{_endpoint()} is not the hub (a login page of the wifi?)"

@@ -5,7 +5,8 @@ bytes, so that no text is unknown, and splits by a pattern, so that no token spa
 import codecs
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,14 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; "<|endoftext|>" in it is text like any other, never `eot_id`."""
         return self.encoding.encode_ordinary(text)
+
+    def encode_many(self, texts: Sequence[str]) -> np.ndarray:
+        """What `encode` gives for each of `texts`, with `eot_id` after it, as one array; faster."""
+        text = END_OF_TEXT.join([*texts, ""])
+        with suppress(UnicodeEncodeError):  # a lone surrogate, which `encode` alone can mend
+            if text.count(END_OF_TEXT) == len(texts):  # else it is in one of them, as text
+                return self.encoding.encode_to_numpy(text, allowed_special="all").astype(self.dtype)
+        return np.array([i for x in texts for i in (*self.encode(x), self.eot_id)], self.dtype)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of all `ids`: `eot_id` gives "<|endoftext|>", a cut-off character gives U+FFFD."""

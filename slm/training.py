@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import signal
 import sys
 import threading
@@ -9,10 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from textwrap import shorten
 
 import torch
+from torch.amp import GradScaler
 from tqdm import tqdm
 
 from slm.batches import Batches, digest, pack
@@ -20,8 +23,9 @@ from slm.checkpoint import read_state, restore_state, save_model, save_state
 from slm.evaluation import evaluate
 from slm.files import write
 from slm.generation import generate
+from slm.machine import keep_freed_memory, pick_device, pick_precision
 from slm.model import ModelConfig, Transformer
-from slm.optimization import BUDGETS, TrainConfig, make_optimizers, pick_device, train_step
+from slm.optimization import BUDGETS, TrainConfig, make_optimizers, train_step
 from slm.optimization import learning_rate_factor as rate_factor
 from slm.settings import check_choice, split_settings
 from slm.stories import Stories
@@ -30,9 +34,10 @@ from slm.tokenizer import Tokenizer, load_tokenizer
 # One dial: each preset is a budget and what fits it. Any field may be given directly instead.
 PRESETS = {
     "tiny": dict(minutes=5.0),  # a first story, on two cores: the configurations' own defaults
-    "small": dict(minutes=120.0, n_layers=6, d_model=256, context_length=512),  # an evening
+    "small": dict(minutes=120.0, n_layers=6, n_heads=4, d_model=256)  # an evening
+    | dict(context_length=512),
     "full": dict(tokens=2_000_000_000, n_layers=8, n_heads=8, d_model=512, context_length=512)
-    | dict(batch_size=128, learning_rate=0.005, compile=True),  # all of TinyStories: for a GPU
+    | dict(batch_size=128, learning_rate=0.005),  # all of TinyStories: for a GPU
 }
 BAR = "{percentage:3.0f}%|{bar:24}| {elapsed} gone, {remaining} left{postfix}"
 
@@ -132,10 +137,15 @@ def train(
     used = json.loads(json.dumps(used), parse_int=float)  # a tuple is a list here, and 5 is 5.0
     key = hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()[:8]
     folder = Path(folder or f"runs/{preset}-{key}")
-    model = Transformer(model_config, config.seed).to(pick_device(config))
+    team = import_module("slm.distributed").Team.join() if "WORLD_SIZE" in os.environ else None
+    rank, world_size = (team.rank, team.size) if team else (0, 1)
+    keep_freed_memory()
+    device = pick_device(config.device)
+    model = Transformer(model_config, config.seed).to(device)
     optimizers = make_optimizers(model, config)
     length, packed = model_config.context_length, pack(stories.train, tokenizer)
-    batches = Batches(packed, batch_size=config.batch_size, context_length=length, seed=config.seed)
+    rows = dict(batch_size=config.batch_size, context_length=length, seed=config.seed)
+    batches = Batches(packed, **rows, rank=rank, world_size=world_size)
     state, history, share = folder / "training.safetensors", History(), 0.0  # share of the budget
     if state.exists() and not fresh:
         tensors, facts = read_state(state)
@@ -147,16 +157,23 @@ def train(
         history.steps.extend(Step(**step) for step in facts["history"]["steps"])
         history.evaluations.extend(StepEvaluation(**x) for x in facts["history"]["evaluations"])
         what = "Continuing the run" if share < 1 else "Loaded the finished run"
-        print(f"{what} in {folder} ({len(history.steps):,} steps); fresh=True trains anew.")
+        if rank == 0:
+            print(f"{what} in {folder} ({len(history.steps):,} steps); fresh=True trains anew.")
     else:
-        state.unlink(missing_ok=True)  # so that a crash on the way never brings back the old run
+        if rank == 0:  # so that a crash on the way never brings back the old run
+            state.unlink(missing_ok=True)
         torch.manual_seed(config.seed)  # dropout draws from the global state
+    if rank:  # and elsewhere in each process
+        torch.manual_seed((config.seed + rank) * 2**32 + batches.state)
 
     run = Run(model, tokenizer, history, folder, config)
     step_tokens = config.batch_size * length * config.grad_accumulation
     steps = len(config.schedule or ()) or config.steps or -(-(config.tokens or 0) // step_tokens)
     started = time.monotonic() - (history.steps[-1].seconds if history.steps else 0.0)
-    forward = torch.compile(model) if config.compile else model
+    shared = team.share(model) if team else model
+    if config.compile is True or (config.compile == "auto" and device == "cuda"):
+        shared = torch.compile(shared)
+    scaler = GradScaler(device, enabled=pick_precision(config.precision, device) == torch.float16)
 
     def keep() -> None:
         facts = {"settings": used, "batches": batches.state, "share": share}
@@ -164,29 +181,34 @@ def train(
         save_model(folder, model, tokenizer)
         write(folder / "history.json", json.dumps(asdict(history), indent=1).encode())
 
-    look = {"file": sys.stdout, "mininterval": 1.0, "bar_format": BAR, "disable": share >= 1}
-    with finishing_the_step() as stop_asked, tqdm(total=1.0, initial=share, **look) as bar:
-        while share < 1 and not stop_asked:
+    look = {"file": sys.stdout, "mininterval": 1.0, "bar_format": BAR}
+    look |= {"total": 1.0, "initial": share, "disable": share >= 1 or rank > 0}
+    with finishing_the_step() as stop_asked, tqdm(**look) as bar:
+        stop = False
+        while share < 1 and not stop:
             number, before = len(history.steps) + 1, share
             if config.schedule:
                 rate = config.schedule[number - 1]
             else:  # that of the middle of the step: no step is wasted on a rate of 0
                 progress = (number - 0.5) / steps if steps else max(share, 1e-3)
                 rate = config.learning_rate * rate_factor(progress, config)
-            loss, norm = train_step(forward, batches, optimizers, config, rate)
+            loss, norm = train_step(shared, batches, optimizers, config, rate, scaler)
             seconds, tokens = time.monotonic() - started, number * step_tokens
-            history.steps.append(Step(number, loss, rate, norm, tokens, seconds))
             share = number / steps if steps else min(1.0, seconds / 60 / config.minutes)
+            if team:
+                loss, share = team.mean(loss), team.agree(share)
+            history.steps.append(Step(number, loss, rate, norm, tokens, seconds))
             due = number * config.evaluations // steps if steps else share * config.evaluations // 1
-            if due > len(history.evaluations):
+            if due > len(history.evaluations) and rank == 0:
                 bar.write(_look(run, stories.validation), file=sys.stdout)
                 keep()
             speed = f"{tokens / max(seconds, 1e-9):,.0f} tokens/s"
             bar.set_postfix_str(f"step {number:,}, loss {loss:.2f}, {speed}", refresh=False)
             bar.update(share - before)
-            if callback:
+            if callback and rank == 0:
                 callback(history)
-    if share < 1:
+            stop = team.agree(len(stop_asked)) if team else stop_asked
+    if share < 1 and rank == 0:
         keep()
         print(f"Stopped after step {len(history.steps):,}; the same call without fresh goes on.")
     return replace(run, model=model.eval(), finished=share >= 1)

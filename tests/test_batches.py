@@ -1,10 +1,13 @@
+import hashlib
 import json
+import tracemalloc
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 
 from slm.batches import Batches, digest, pack
@@ -12,6 +15,9 @@ from slm.practice import practice_stories
 from slm.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer, train_tokenizer
 
 STORIES = [*practice_stories(20), f"Zoë said “{END_OF_TEXT}” 🦊 twice.", "a", ""]
+TRICKY = ["", " ", "\n\n", " a ", "b \n", "'", "it'", "s", "<|endoftext", "|>", "<", "3", "\0", "é"]
+TRICKY += [END_OF_TEXT, f" {END_OF_TEXT}\n", f"<|endof{END_OF_TEXT}text|>", "\ufffd", "👩‍👧"]
+BROKEN = ["a\ud83db", "\udd8a", "\ud83e", "\udd8a\ud83e ", "“\ud83e”"]  # halves of characters
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +29,21 @@ def cache(tmp_path, monkeypatch) -> Path:
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     return load_tokenizer()
+
+
+class Lazy(Sequence):
+    """So many stories, each made when it is asked for, and only one at a time."""
+
+    def __init__(self, story: Callable[[int], str], count: int):
+        self.story, self.count = story, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, i: int) -> str:
+        if i >= self.count:
+            raise IndexError
+        return self.story(i)
 
 
 def kept(cache: Path) -> list[Path]:
@@ -61,22 +82,80 @@ def test_packed_stories_have_end_of_text_before_the_first_and_after_each(tokeniz
     assert (packed == eot).sum() == len(STORIES) + 1
 
 
-@pytest.mark.parametrize(("pairs", "bits"), [(65_279, 16), (65_280, 32)])
-def test_ids_take_16_bits_as_long_as_the_vocabulary_fits(pairs, bits):
+@pytest.mark.parametrize("stories", [["a"], TRICKY, TRICKY[::-1], TRICKY * 12, BROKEN, STORIES * 9])
+def test_a_story_has_the_same_ids_alone_and_among_others(tokenizer, stories):
+    eot = tokenizer.eot_id
+    expected = [eot] + [i for story in stories for i in [*tokenizer.encode(story), eot]]
+    packed = pack(stories, tokenizer)
+    assert packed.tolist() == expected
+    assert packed.dtype == tokenizer.dtype == tokenizer.encode_many([]).dtype
+    assert tokenizer.encode_many([]).tolist() == []
+
+
+def test_one_odd_story_changes_no_other(tokenizer):
+    plain = practice_stories(150)
+    for odd in [END_OF_TEXT, *BROKEN]:
+        expected = pack([odd], tokenizer).tolist() + pack(plain, tokenizer).tolist()[1:]
+        assert pack([odd, *plain], tokenizer).tolist() == expected
+
+
+def test_ids_are_those_of_hugging_face(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    reference = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    reference.encode_special_tokens = True  # as text
+    stories, eot = [*practice_stories(250), *TRICKY, *STORIES], tokenizer.eot_id
+    expected = [i for story in stories for i in [*reference.encode(story).ids, eot]]
+    assert pack(stories, tokenizer).tolist() == [eot, *expected]
+
+
+def wide_tokenizer(tokens: int) -> Tokenizer:
+    """One of so many tokens and end of text; the last of them is "Hi"."""
     singles = [bytes([i]) for i in range(256)]
     doubles = [a + b for a in singles for b in singles if a + b != b"Hi"]
-    ranks = {token: i for i, token in enumerate([*singles, *doubles[: pairs - 1], b"Hi"])}
-    packed = pack(["Hi"], Tokenizer("wide", ranks, len(ranks)))
+    ranks = {token: i for i, token in enumerate([*singles, *doubles[: tokens - 257], b"Hi"])}
+    return Tokenizer("wide", ranks, len(ranks))
+
+
+@pytest.mark.parametrize(("tokens", "bits"), [(65_535, 16), (65_536, 32)])
+@pytest.mark.parametrize("in_memory", [0, 2**20])
+def test_ids_take_16_bits_as_long_as_the_vocabulary_fits(tokens, bits, in_memory):
+    packed = pack(["Hi"], wide_tokenizer(tokens), in_memory)
     assert packed.dtype == np.dtype(f"uint{bits}")
-    assert packed.tolist() == [len(ranks), len(ranks) - 1, len(ranks)]
+    assert packed.tolist() == [tokens, tokens - 1, tokens]
 
 
 def test_packed_stories_are_kept_and_read_from_disk(tokenizer, cache):
     first = pack(STORIES, tokenizer)
     [path] = kept(cache)
-    assert np.array_equal(np.load(path), first)
-    np.save(path, first[::-1])
+    assert np.array_equal(np.fromfile(path, tokenizer.dtype), first)
+    first[::-1].tofile(path)
     assert np.array_equal(pack(STORIES, tokenizer), first[::-1])
+
+
+def test_a_large_array_is_a_memory_map_that_cannot_be_written_to(tokenizer):
+    small = pack(STORIES, tokenizer)
+    assert type(small) is type(pack(STORIES, tokenizer, small.nbytes)) is np.ndarray
+    large = pack(STORIES, tokenizer, small.nbytes - 1)
+    assert isinstance(large, np.memmap)
+    assert np.array_equal(small, large)
+    with pytest.raises(ValueError, match="read-only"):
+        large[0] = 1
+
+
+def test_packing_holds_few_stories_in_memory(tokenizer):
+    stories = Lazy(lambda i: f"{i} " + "Once upon a time. " * 80, 3_000)  # 4.3 MB
+    tracemalloc.start()
+    try:
+        packed = pack(stories, tokenizer, in_memory=0)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+    assert (packed == tokenizer.eot_id).sum() == len(stories) + 1
+
+
+def test_what_is_quickly_packed_shows_no_progress(tokenizer, capfd):
+    pack(STORIES * 20, tokenizer)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_other_stories_another_order_or_tokenizer_are_kept_apart(tokenizer, cache):
@@ -97,18 +176,32 @@ def test_the_fingerprint_tells_stories_apart(other):
     assert digest(["a", "b"]) == digest(("a", "b")) != digest(other)
 
 
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-def test_an_interrupted_write_leaves_nothing(tokenizer, cache, monkeypatch, error):
-    def half(file, _):
-        file.write(b"half")
-        raise error
+@pytest.mark.parametrize("stories", [[], [""], ["", ""], ["a"], TRICKY, BROKEN, STORIES])
+def test_the_fingerprint_is_the_start_of_a_sha256(stories):
+    whole = "\0".join(stories).encode("utf-8", "replace")
+    assert digest(stories) == hashlib.sha256(whole).hexdigest()[:16]
+    assert digest(Lazy(stories.__getitem__, len(stories))) == digest(stories)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(np, "save", half)
-        with pytest.raises(type(error)):
-            pack(STORIES, tokenizer)
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt(), ValueError("odd")])
+@pytest.mark.parametrize("place", [0, 150, 399])
+def test_an_interruption_leaves_nothing(tokenizer, cache, error, place):
+    whole, seen, beside = practice_stories(400), [], []
+
+    def story(i: int) -> str:
+        seen.append(i)
+        if len(seen) == 400 + place + 1:  # the first time round is for the fingerprint
+            beside.extend(kept(cache))
+            raise error
+        return whole[i]
+
+    with pytest.raises(type(error)):
+        pack(Lazy(story, 400), tokenizer)
+    assert [path.suffix for path in beside] == [".part"]
     assert kept(cache) == []
-    assert len(pack(STORIES, tokenizer)) > len(STORIES)
+    packed = pack(Lazy(story, 400), tokenizer)
+    assert np.array_equal(packed, tokenizer.encode_many(["", *whole]))
+    assert [path.suffix for path in kept(cache)] == [".bin"]
 
 
 @pytest.mark.parametrize("stories", [[], ()])
@@ -118,11 +211,10 @@ def test_packing_no_stories_is_refused(tokenizer, stories):
 
 
 def test_a_vocabulary_beyond_16_bits_survives_the_batches():
-    stub = SimpleNamespace(eot_id=70_000, dtype=np.uint32, digest="stub", vocab_size=70_001)
-    stub.encode = lambda story: [69_999] * len(story)
-    x, y = next(Batches(pack(["abc"], stub), batch_size=1, context_length=4))
-    assert x.tolist() == [[70_000, 69_999, 69_999, 69_999]]
-    assert y.tolist() == [[69_999, 69_999, 69_999, 70_000]]
+    packed = pack(["Hi"], wide_tokenizer(65_700))
+    x, y = next(Batches(packed, batch_size=1, context_length=4))
+    assert x.tolist() == [[65_700, 65_699, 65_700, 65_699]]
+    assert y.tolist() == [[65_699, 65_700, 65_699, 65_700]]
 
 
 # Batches
@@ -195,3 +287,68 @@ def test_batches_of_packed_stories_read_as_the_stories(tokenizer):
         *whole, last = tokenizer.decode(row[1:]).split(END_OF_TEXT)
         assert all(text in STORIES for text in whole)
         assert any(story.startswith(last.rstrip("�")) for story in STORIES)
+
+
+def test_batches_of_a_memory_map_are_those_of_the_array(tokenizer):
+    array, large = pack(STORIES, tokenizer), pack(STORIES, tokenizer, in_memory=0)
+    settings = dict(batch_size=3, context_length=50, seed=2)
+    supplies = Batches(array, **settings), Batches(large, **settings)
+    for _ in range(30):
+        (x, y), (mapped_x, mapped_y) = map(next, supplies)
+        assert torch.equal(x, mapped_x)
+        assert torch.equal(y, mapped_y)
+        mapped_x += 1  # a copy: the file stays as it is
+    assert np.array_equal(array, large)
+
+
+def test_a_large_memory_map_is_looked_through_piece_by_piece(tmp_path):
+    piece = 2**24
+    first = {0: 2, 9: 3, piece - 1: 0, piece: 0, piece + 5: 4, 2 * piece - 1: 5}  # after borders
+    packed = np.memmap(tmp_path / "large", np.uint16, "w+", shape=2 * piece + 4)
+    packed[:] = 1
+    packed[[*first, piece + 1, len(packed) - 1]] = 0
+    packed[[border + 1 for border in first]] = [*first.values()]
+    tracemalloc.start()
+    try:
+        supply = Batches(packed, batch_size=7, context_length=1)
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * piece
+    finally:
+        tracemalloc.stop()
+    assert sorted(rows(supply, 1)) == [[0, 0], [0, 0], [0, 1], [0, 2], [0, 3], [0, 4], [0, 5]]
+
+
+# Batches shared by several processes
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 6])
+def test_the_shares_of_all_processes_are_the_batch_of_one(world_size):
+    settings = dict(batch_size=6, context_length=9, seed=4)
+    packed = toy(3, 5, 1, 13, 7, 2)[0]
+    alone = Batches(packed, **settings)
+    shares = [Batches(packed, **settings, rank=i, world_size=world_size) for i in range(world_size)]
+    for _ in range(10):
+        whole, parts = next(alone), [next(share) for share in shares]
+        for kind in (0, 1):
+            assert all(len(part[kind]) == 6 // world_size for part in parts)
+            interleaved = torch.stack([part[kind] for part in parts], 1).flatten(0, 1)
+            assert torch.equal(interleaved, whole[kind])
+        assert {share.state for share in shares} == {alone.state}
+
+
+def test_a_run_goes_on_with_another_number_of_processes():
+    packed, settings = toy(*[4] * 12)[0], dict(batch_size=4, context_length=9)
+    alone, first = Batches(packed, **settings), Batches(packed, **settings, rank=1, world_size=4)
+    rows(alone, 7)
+    rows(first, 7)
+    seconds = [Batches(packed, **settings, rank=i, world_size=2) for i in (0, 1)]
+    for second in seconds:
+        second.state = first.state
+    whole, *shares = rows(alone, 1), *(rows(second, 1) for second in seconds)
+    assert shares == [whole[0::2], whole[1::2]]
+
+
+@pytest.mark.parametrize(("batch_size", "world_size"), [(5, 2), (1, 2), (8, 3)])
+def test_a_batch_that_cannot_be_shared_equally_is_refused(batch_size, world_size):
+    match = f"batch_size is {batch_size}: give a multiple of world_size={world_size}"
+    with pytest.raises(ValueError, match=match):
+        Batches(toy(3)[0], batch_size=batch_size, context_length=4, world_size=world_size)

@@ -1,8 +1,3 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,13 +6,11 @@ import torch.nn.functional as F
 from slm.batches import Batches
 from slm.model import ModelConfig, Transformer
 from slm.optimization import (
-    Float32Muon,
+    Muon,
     TrainConfig,
     learning_rate_factor,
     make_optimizers,
-    pick_device,
     train_step,
-    uses_bfloat16,
 )
 
 SMALL = {"vocab_size": 50, "d_model": 32, "n_layers": 2, "n_heads": 2, "context_length": 16}
@@ -87,7 +80,7 @@ def test_every_weight_has_one_optimizer_and_blocks_matrices_have_muon(tie, optim
     assert ("lm_head.weight" in names.values()) is not tie
     for name, owner in owned:
         is_matrix = "layers" in name and name.endswith("_proj.weight")
-        assert owner == ("Float32Muon" if is_matrix and optimizer == "muon" else "AdamW")
+        assert owner == ("Muon" if is_matrix and optimizer == "muon" else "AdamW")
     assert sum(name.endswith("_proj.weight") for name, _ in owned) == 7 * 2
 
 
@@ -127,6 +120,30 @@ def test_muon_steps_by_about_the_nearest_orthogonal_matrix():
         assert strengths.quantile(0.1) > 0.5, name  # a gradient's own would be far from even
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_muon_takes_the_steps_of_pytorchs_own(dtype):
+    generator = torch.Generator().manual_seed(0)
+    shapes = (24, 24), (40, 24), (24, 40), (24, 24)
+    start = [torch.randn(shape, generator=generator) for shape in shapes]
+    ours, theirs = ([torch.nn.Parameter(w.clone()) for w in start] for _ in range(2))
+    settings = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.9}
+    optimizers = [
+        Muon(ours, 0.1, dtype),
+        torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", **settings),
+    ]
+    optimizers[0].param_groups[0]["lr"] = 0.02
+    for _ in range(3):
+        for weights in zip(ours, theirs, strict=True):
+            gradient = torch.randn(weights[0].shape, generator=generator)
+            for weight in weights:
+                weight.grad = gradient.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for mine, other, first in zip(ours, theirs, start, strict=True):
+        moved = (other - first).norm()
+        assert (mine - other).norm() < 0.03 * moved  # bfloat16 has about 3 digits
+
+
 def test_adamw_first_steps_by_its_rate_against_the_gradients_sign():
     model = make_model()
     config = make_config(optimizer="adamw")
@@ -134,8 +151,10 @@ def test_adamw_first_steps_by_its_rate_against_the_gradients_sign():
     train_step(model, make_batches(4), make_optimizers(model, config), config, 0.01)
     for name, weight in model.named_parameters():
         longest = (weight - before[name]).abs().max().item()
-        if name.endswith(("embed_tokens.weight", "o_proj.weight", "down_proj.weight")):
-            assert longest == pytest.approx(0.01, rel=1e-2), name
+        if name.endswith("embed_tokens.weight"):
+            assert longest == pytest.approx(2 * 0.01, rel=1e-2)
+        elif name.endswith(("o_proj.weight", "down_proj.weight")):
+            assert longest == pytest.approx(0.2 * 0.01, rel=1e-2), name
         elif name.endswith("_proj.weight"):  # zero matrices after it pass no gradient on
             assert longest < 1e-6, name
 
@@ -186,78 +205,6 @@ def test_a_loss_that_is_not_a_number_is_refused_before_it_is_learned():
     assert torch.equal(model.model.layers[0].mlp.up_proj.weight, before)
 
 
-# Device and precision
-
-
-@pytest.mark.parametrize(
-    ("cuda", "mps", "asked", "expected"),
-    [
-        (True, True, "auto", "cuda"),
-        (False, True, "auto", "mps"),
-        (False, False, "auto", "cpu"),
-        (True, True, "cpu", "cpu"),
-        (False, False, "mps", "mps"),
-    ],
-)
-def test_the_best_device_is_picked_unless_one_is_named(monkeypatch, cuda, mps, asked, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert pick_device(make_config(device=asked)) == expected
-
-
-@pytest.mark.parametrize(
-    ("device", "cuda", "cpu", "native", "expected"),
-    [
-        ("cuda", (7, 5), "AVX512", True, False),  # a T4 has it only in software
-        ("cuda", (8, 0), "AVX2", False, True),
-        ("cuda", (9, 0), "AVX2", False, True),
-        ("cpu", (9, 0), "AVX2", False, False),
-        ("cpu", (9, 0), "AVX2", True, False),
-        ("cpu", (9, 0), "AVX512", False, False),
-        ("cpu", (9, 0), "DEFAULT", True, False),
-        ("cpu", (7, 5), "AVX512", True, True),
-        ("mps", (9, 0), "AVX512", True, False),
-    ],
-)
-def test_bfloat16_is_used_where_the_hardware_has_it(
-    monkeypatch, device, cuda, cpu, native, expected
-):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: cuda)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: cpu)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
-    assert bool(uses_bfloat16(make_config(precision="auto"), device)) is expected
-    assert uses_bfloat16(make_config(precision="bfloat16"), device)
-    assert not uses_bfloat16(make_config(precision="float32"), device)
-
-
-PRECISION = """
-import sys
-sys.path.insert(0, "tests")
-from test_optimization import make_batches, make_config, make_model
-from slm.optimization import make_optimizers, train_step
-
-for precision in ("auto", "bfloat16"):
-    model, config = make_model(), make_config(precision=precision)
-    layer = model.model.layers[0].mlp.up_proj
-    layer.register_forward_hook(lambda _, x, y: print(y.dtype))
-    train_step(model, make_batches(2), make_optimizers(model, config), config, 0.01)
-    print(*{weight.dtype for weight in model.parameters()})
-"""
-
-
-def test_on_an_older_processor_a_step_is_computed_in_float32():
-    run = subprocess.run(
-        [sys.executable, "-c", PRECISION],
-        env=os.environ | {"ATEN_CPU_CAPABILITY": "avx2", "OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    chosen = ["torch.float32", "torch.float32", "torch.bfloat16", "torch.float32"]
-    assert run.stdout.split() == chosen
-
-
 # Configuration
 
 
@@ -276,7 +223,7 @@ def test_on_an_older_processor_a_step_is_computed_in_float32():
         ("final_learning_rate", [-0.1, 2]),
         ("weight_decay", [-0.1, 1.1]),
         ("grad_clip", [0, -1]),
-        ("precision", ["float16", None]),
+        ("precision", ["float64", None]),
         ("device", ["gpu", 0]),
         ("evaluations", [0, 2.5]),
         ("evaluation_stories", [0, None]),
@@ -309,29 +256,3 @@ def test_exactly_one_budget_must_be_given(budgets):
 def test_each_budget_will_do(budget):
     config = TrainConfig(**budget)
     assert {name: getattr(config, name) for name in budget} == budget
-
-
-def test_muon_in_float32_takes_the_steps_of_pytorchs_own():
-    generator = torch.Generator().manual_seed(0)
-    start = [torch.randn(shape, generator=generator) for shape in ((24, 24), (40, 24), (24, 40))]
-    ours, theirs = ([torch.nn.Parameter(w.clone()) for w in start] for _ in range(2))
-    settings = {"lr": 0.02, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
-    optimizers = [Float32Muon(ours, **settings), torch.optim.Muon(theirs, **settings)]
-    for _ in range(3):
-        for weights in zip(ours, theirs, strict=True):
-            gradient = torch.randn(weights[0].shape, generator=generator)
-            for weight in weights:
-                weight.grad = gradient.clone()
-        for optimizer in optimizers:
-            optimizer.step()
-    for mine, other, first in zip(ours, theirs, start, strict=True):
-        moved = (other - first).norm()
-        assert (mine - other).norm() < 0.02 * moved  # bfloat16 has about 3 digits
-
-
-@pytest.mark.parametrize(
-    ("precision", "kind"), [("bfloat16", torch.optim.Muon), ("float32", Float32Muon)]
-)
-def test_muon_computes_in_the_precision_of_the_run(precision, kind):
-    model = Transformer(ModelConfig(vocab_size=300, d_model=32, n_layers=1))
-    assert type(make_optimizers(model, TrainConfig(steps=1, precision=precision))[0]) is kind

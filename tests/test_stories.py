@@ -1,9 +1,7 @@
 import json
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -49,36 +47,9 @@ def hub(monkeypatch):
                 yield story
 
     fake = Hub()
-    monkeypatch.setattr(module, "_stream_hub", fake.stream)
-    monkeypatch.setattr(module, "_hub_trouble", lambda: fake.trouble)
+    monkeypatch.setattr("slm.hub.stream", fake.stream)
+    monkeypatch.setattr("slm.hub.trouble", lambda: fake.trouble)
     return fake
-
-
-@pytest.fixture
-def serve(monkeypatch):
-    """Start a server that gives one answer to everything, as the place where the hub should be."""
-    servers = []
-
-    def start(status, body):
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *args):
-                pass
-
-        server = HTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        servers.append(server)
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 # Cleaning
@@ -360,46 +331,6 @@ def test_without_a_network_it_takes_under_three_seconds(practice, capsys):
     assert load_stories(n=10).is_practice
     assert time.perf_counter() - start < 3
     assert "could not reach http://127.0.0.1:9 (" in capsys.readouterr().out
-
-
-def test_a_name_server_that_never_answers(monkeypatch):
-    never = threading.Event()
-    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: never.wait() and [])
-    start = time.perf_counter()
-    assert "no answer in 2.5 s" in module._hub_trouble()
-    assert time.perf_counter() - start < 3
-    never.set()
-
-
-LOGIN = "is not the hub (a login page of the wifi?)"
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "said"),
-    [
-        (200, b'{"id": "roneneldan/TinyStories"}', ""),
-        (503, b"busy", "answered 503 (Service Unavailable)"),
-        (200, b"<html>Welcome to our cafe</html>", LOGIN),
-        (200, b'{"id": "another"}', LOGIN),
-        (200, b"[]", LOGIN),
-        (200, b"\xff\xfe", LOGIN),
-    ],
-)
-def test_the_hub_is_asked_first(serve, status, body, said):
-    serve(status, body)
-    trouble = module._hub_trouble()
-    assert trouble == "" if not said else said in trouble
-
-
-@pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"])
-def test_offline_by_wish(monkeypatch, name):
-    monkeypatch.setenv(name, "1")
-    assert module._hub_trouble() == f"{name} is set"
-
-
-def test_an_endpoint_that_is_no_address(monkeypatch):
-    monkeypatch.setenv("HF_ENDPOINT", "huggingface")
-    assert "could not reach huggingface (MissingSchema)" in module._hub_trouble()
 
 
 def test_the_stories_themselves_are_not_in_the_repr(tmp_path):

@@ -1,0 +1,77 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import slm
+from slm.__main__ import main, parser, value
+from slm.practice import practice_stories
+
+SMALL = "--d_model 32 --n_layers 1 --context_length 32 --batch_size 2 --evaluation_stories 2"
+
+
+@pytest.fixture
+def stories(tmp_path, monkeypatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    text = "\n<|endoftext|>\n".join(practice_stories(30))
+    (tmp_path / "mine.txt").write_text(text, encoding="utf-8")
+    return "mine.txt"
+
+
+def test_train_trains_and_says_where_the_model_is(stories, capsys):
+    words = f"train --stories {stories} --steps 2 --folder here {SMALL}"
+    assert main(words.split()) == 0
+    assert "The model is in here." in capsys.readouterr().out
+    model, _ = slm.load_model("here")
+    assert model.config.d_model == 32
+
+
+def test_every_field_of_the_configurations_is_an_option():
+    options = vars(parser().parse_args(["train", "--n_kv_heads", "2", "--learning_rate", "1e-3"]))
+    assert (options["n_kv_heads"], options["learning_rate"]) == (2, 0.001)
+    assert "dropout" not in options  # what is not given is left to the preset
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [("3", 3), ("0.5", 0.5), ("true", True), ("False", False), ("none", None), ("muon", "muon")],
+)
+def test_what_a_settings_text_means(text, meaning):
+    assert value(text) == meaning
+    assert type(value(text)) is type(meaning)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train --stories nowhere.txt", "there is no file"),
+        ("train --stories mine.txt --steps 0", "steps must be"),
+        ("train --stories mine.txt --steps 5 --minutes 1", "Give one of"),
+        ("train --stories mine.txt --n_heads 3", "n_heads"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence_without_a_traceback(stories, capsys, words, said):
+    assert main(words.split()) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("slm: ")
+    assert said in error
+    assert "Traceback" not in error
+
+
+def test_help_shows_examples(tmp_path):
+    root = str(Path(slm.__file__).parents[1])
+    command = [sys.executable, "-m", "slm", "train", "--help"]
+    run = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": root}, capture_output=True, text=True, check=True
+    )
+    assert "python -m slm train --stories" in run.stdout
+    assert "--learning_rate" in run.stdout
+
+
+def test_the_history_that_is_kept_is_of_the_steps_asked_for(stories):
+    assert main(f"train --stories {stories} --steps 3 --folder run {SMALL}".split()) == 0
+    history = json.loads(Path("run/history.json").read_text(encoding="utf-8"))
+    assert [step["step"] for step in history["steps"]] == [1, 2, 3]
