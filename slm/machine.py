@@ -31,9 +31,8 @@ def pick_precision(precision: str, device: str) -> torch.dtype:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, for the next step's tensors. By default glibc
-    gives large ones back to Linux, which clears every page of them anew: a fifth of a step. Does
-    nothing where there is no glibc."""
+    """Let this process keep the memory that it frees for the next step's tensors. Else glibc gives
+    it back to Linux, which clears every page anew, a fifth of a step. Other systems: no change."""
     with suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         for option, value in ((-1, 2**31 - 1), (-2, 2**28), (-4, 0), (-8, 1)):

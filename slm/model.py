@@ -28,7 +28,7 @@ class ModelConfig:
     d_ff: int | None = None  # hidden width of the MLP; None: 8/3 of d_model, in steps of 32
     rope_theta: float = 10_000.0  # base of the rotary wavelengths, in tokens
     norm_eps: float = 1e-5  # keeps RMSNorm from dividing by zero
-    tie_embeddings: bool = False  # whether one table both reads tokens in and scores them
+    tie_embeddings: bool = True  # one table both reads tokens in and scores them
     dropout: float = 0.0  # share of each block's output dropped while training
 
     def __post_init__(self):
@@ -208,9 +208,9 @@ class Transformer(nn.Module):
                 self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         generator = torch.Generator().manual_seed(seed)
         for name, weight in self.named_parameters():
-            # What writes to the residual stream, or scores it, starts at zero: at first, each block
-            # passes its input on unchanged (Fixup, Zhang et al. 2019, arXiv:1901.09321).
-            if name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight")):
+            # What writes to the residual stream starts at zero: at first, each block passes its
+            # input on unchanged (Fixup, Zhang et al. 2019, arXiv:1901.09321).
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
                 nn.init.zeros_(weight)
             elif weight.dim() == 2:
                 nn.init.normal_(weight, std=0.02, generator=generator)

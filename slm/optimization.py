@@ -133,8 +133,7 @@ def train_step(
     scaler: GradScaler | None = None,
 ) -> tuple[float, float]:
     """Read `grad_accumulation` batches, update the weights once at the learning rate `rate`, and
-    give the loss and the gradient's norm. The `scaler` keeps float16's gradients within its range.
-    Raises ValueError where the loss is no number."""
+    give the loss and the gradient's norm. Raises ValueError where the loss is no number."""
     weights, total = list(model.parameters()), 0.0
     device, scaler = weights[0].device.type, scaler or GradScaler(enabled=False)
     dtype = pick_precision(config.precision, device)

@@ -25,8 +25,7 @@ from slm.files import write
 from slm.generation import generate
 from slm.machine import keep_freed_memory, pick_device, pick_precision
 from slm.model import ModelConfig, Transformer
-from slm.optimization import BUDGETS, TrainConfig, make_optimizers, train_step
-from slm.optimization import learning_rate_factor as rate_factor
+from slm.optimization import BUDGETS, TrainConfig, learning_rate_factor, make_optimizers, train_step
 from slm.settings import check_choice, split_settings
 from slm.stories import Stories
 from slm.tokenizer import Tokenizer, load_tokenizer
@@ -191,7 +190,7 @@ def train(
                 rate = config.schedule[number - 1]
             else:  # that of the middle of the step: no step is wasted on a rate of 0
                 progress = (number - 0.5) / steps if steps else max(share, 1e-3)
-                rate = config.learning_rate * rate_factor(progress, config)
+                rate = config.learning_rate * learning_rate_factor(progress, config)
             loss, norm = train_step(shared, batches, optimizers, config, rate, scaler)
             seconds, tokens = time.monotonic() - started, number * step_tokens
             share = number / steps if steps else min(1.0, seconds / 60 / config.minutes)
