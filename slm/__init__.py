@@ -8,7 +8,7 @@ from slm.generation import SamplingConfig, generate, stream
 from slm.model import ModelConfig, Transformer
 from slm.optimization import TrainConfig
 from slm.stories import load_stories
-from slm.tokenizer import load_tokenizer, train_tokenizer
+from slm.tokenizer import load_tokenizer
 from slm.training import train
 
 __all__ = ["ModelConfig", "SamplingConfig", "TrainConfig", "Transformer", "attention_maps"]
@@ -16,10 +16,13 @@ __all__ += ["evaluate", "generate", "load_model", "load_stories", "load_tokenize
 __all__ += ["save_model", "stream", "train", "train_tokenizer"]
 
 
+OPTIONAL = {"attention_maps": "slm.attention", "train_tokenizer": "slm.bpe"}
+
+
 def __getattr__(name: str):
-    """Import what is optional, `slm.plots` and `slm.attention_maps`, when it is first asked for."""
+    """Import what is optional when it is first asked for."""
     if name == "plots":
         return import_module("slm.plots")
-    if name == "attention_maps":
-        return import_module("slm.attention").attention_maps
+    if name in OPTIONAL:
+        return getattr(import_module(OPTIONAL[name]), name)
     raise AttributeError(f"module 'slm' has no attribute {name!r}")

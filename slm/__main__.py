@@ -2,8 +2,10 @@
 A thin layer over the functions of the package (optional)."""
 
 import argparse
+import os
 import sys
 from dataclasses import fields
+from functools import partial
 
 import slm
 from slm.training import PRESETS
@@ -55,12 +57,19 @@ def main(arguments: list[str] | None = None) -> int:
     options = vars(parser().parse_args(arguments))
     options.pop("command")
     try:
-        stories = slm.load_stories(options.pop("stories"), n=options.pop("n"))
+        load = partial(slm.load_stories, options.pop("stories"), n=options.pop("n"))
+        if "WORLD_SIZE" in os.environ:  # torchrun has started several processes
+            from slm.distributed import Team
+
+            stories = Team.join().in_turn(load)
+        else:
+            stories = load()
         run = slm.train(stories, **options)
     except (OSError, ValueError) as error:
         print(f"slm: {error}", file=sys.stderr)
         return 1
-    print(f"The model is in {run.folder}.")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"The model is in {run.folder}.")
     return 0
 
 

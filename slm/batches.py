@@ -42,7 +42,14 @@ class Batches(Iterator):
     Of `world_size` processes, each draws all rows and gives its share, `rows[rank::world_size]`."""
 
     def __init__(
-        self, tokens: np.ndarray, batch_size: int, context_length: int, seed=0, rank=0, world_size=1
+        self,
+        tokens: np.ndarray,
+        *,
+        batch_size: int,
+        context_length: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ):
         if batch_size % world_size:
             raise ValueError(f"batch_size is {batch_size}: give a multiple of {world_size=}.")

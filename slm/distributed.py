@@ -1,5 +1,9 @@
 """Several processes, started by `torchrun`, that train one model together (optional)."""
 
+import io
+import os
+from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +25,18 @@ class Team:
         if not dist.is_initialized():
             dist.init_process_group()  # nccl between GPUs, gloo between processors
         return cls(dist.get_rank(), dist.get_world_size())
+
+    def in_turn(self, function: Callable):
+        """Call `function` in the first process of each machine, then in its others, where it finds
+        what the first one has kept, and has nothing to say. Gives what it gives."""
+        first = os.environ["LOCAL_RANK"] == "0"
+        if not first:
+            dist.barrier()
+        with nullcontext() if first else redirect_stdout(io.StringIO()):
+            result = function()
+        if first:
+            dist.barrier()
+        return result
 
     def share(self, model: nn.Module) -> nn.Module:
         """The model, its gradients averaged over all processes at every `backward`."""

@@ -1,14 +1,48 @@
 """TinyStories from the Hugging Face hub, only as much as is needed (optional: the rest of the
 package works without a network)."""
 
+import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import astuple
+from datetime import date
 from threading import Thread
 
 from tqdm import trange
 
+from slm.files import cache_folder, write
+from slm.stories import Cleaning, Stories, clean_stories
+
 REPO = "roneneldan/TinyStories"
+
+
+def load_tinystories(n: int, held: int) -> tuple[Stories, str]:
+    """At most `n` stories and `held` to validate on, and, in brackets, how they came: kept in the
+    cache folder or fetched, and then kept. Raises ConnectionError, with the reason, for neither."""
+    file = cache_folder() / "tinystories.jsonl"
+    try:
+        day, asked, train, validation = json.loads(file.read_text(encoding="utf-8"))
+        how = f"kept since {day}"
+    except (OSError, ValueError, TypeError):  # none kept yet, or not as written below
+        asked = 0
+    if asked >= n:
+        how += ", nothing downloaded"
+    else:
+        try:
+            train, validation = fetch(n, held)
+            how = f"fetched from {endpoint()} with load_dataset"
+            write(file, json.dumps([str(date.today()), n, train, validation]).encode())
+        except ConnectionError as error:
+            if not asked:
+                raise ConnectionError(f"{error}; and none are kept from before") from error
+            how = f"only those {how}; {error}"
+        except OSError as error:
+            how += f", not kept for next time: {error}"
+    train, done = clean_stories(train, ended=True, most=n)
+    validation, more = clean_stories(validation, ended=True, without=train, most=held)
+    both = Cleaning(*map(sum, zip(astuple(done), astuple(more), strict=True)))
+    return Stories(train, validation, "TinyStories", False, both), f" ({how})"
 
 
 def fetch(n: int, held: int) -> list[list[str]]:

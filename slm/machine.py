@@ -5,16 +5,34 @@ import os
 from contextlib import suppress
 
 import torch
+import torch.nn.functional as F
 
 
 def pick_device(device: str = "auto") -> str:
     """The device that is asked for, or the best there is. Of several GPUs, each process that
-    `torchrun` starts takes its own."""
+    `torchrun` starts takes its own. A Mac's GPU that computes wrongly is left out; it is said."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     device = next(filter(there.get, there), "cpu") if device == "auto" else device
     if device == "cuda" and "LOCAL_RANK" in os.environ:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if device == "mps" and not computes_rightly(device):
+        print("This Mac's GPU (MPS) computes wrongly with this PyTorch: using the processor.")
+        return "cpu"
     return device
+
+
+def computes_rightly(device: str) -> bool:
+    """Whether attention and its gradients are there what they are on the processor."""
+    slopes = []
+    for place in ("cpu", device):
+        x = torch.linspace(-2, 2, 3 * 2 * 64 * 32).sin().view(3, 1, 2, 64, 32)
+        try:
+            x = x.to(place).requires_grad_()
+            F.scaled_dot_product_attention(*x, is_causal=True).square().sum().backward()
+        except (AssertionError, NotImplementedError, RuntimeError):
+            return False
+        slopes.append(x.grad.cpu())
+    return torch.allclose(*slopes, rtol=1e-2, atol=1e-3)
 
 
 def pick_precision(precision: str, device: str) -> torch.dtype:
@@ -28,6 +46,16 @@ def pick_precision(precision: str, device: str) -> torch.dtype:
     modern = torch.backends.cpu.get_cpu_capability() == "AVX512"  # or less, by ATEN_CPU_CAPABILITY
     modern = device == "cpu" and modern and torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if modern else torch.float32
+
+
+def rows_at_once(rows: int, row_bytes: int, device: str, world_size: int = 1) -> int:
+    """How many of a step's rows to read at once: the most that divide them and, at `row_bytes`
+    each, fit into 80 % of the free memory of `world_size` such GPUs; on other devices, all."""
+    if device != "cuda":
+        return rows
+    room = max(0.8 * torch.cuda.mem_get_info()[0] // row_bytes, 1) * world_size
+    fitting = (n for n in range(rows, 0, -1) if rows % n == n % world_size == 0 and n <= room)
+    return next(fitting, rows)
 
 
 def keep_freed_memory() -> None:

@@ -1,16 +1,12 @@
 """Stories to learn from: your own, the hub's TinyStories, or a practice corpus; always cleaned."""
 
-import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, astuple, dataclass, field
-from datetime import date
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 
 from ftfy import fix_encoding
-
-from slm.files import cache_folder, write
 
 END = "<|endoftext|>"  # what stands between two stories in a text file
 SHORTEST = 50  # characters: anything shorter is a scrap, not a story
@@ -97,7 +93,15 @@ def load_stories(source: str | Path | None = None, *, n: int = 15_000, seed: int
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"n is how many stories to train on, a whole number above 0, not {n!r}")
     held = max(n // 10, 100)  # and so many at the most to validate on
-    stories, how = _from_hub(n, held, seed) if source is None else (_own(source, n, held, seed), "")
+    if source is None:
+        from slm.hub import load_tinystories
+
+        try:
+            stories, how = load_tinystories(n, held)
+        except ConnectionError as error:
+            stories, how = _practice(n, held, seed, str(error)), ""
+    else:
+        stories, how = _own(source, n, held, seed), ""
     counts = f"{len(stories.train):,} training + {len(stories.validation):,} validation stories"
     size = f"{sum(map(len, stories.train + stories.validation)):,} characters"
     print(f"{stories.source}{how}: {counts}, {size}. For others: load_stories('my_own.txt')")
@@ -160,32 +164,3 @@ def _practice(n: int, held: int, seed: int, why: str) -> Stories:
     print("=" * 80, "NOT TINYSTORIES: THESE ARE SIMPLE STORIES MADE UP FOR PRACTICE", sep="\n")
     print(f"Why: {why}. To try again: load_stories()\n{'=' * 80}")
     return _split(practice_stories(min(n + held, 20_000), seed=seed), PRACTICE, n, held, seed)
-
-
-def _from_hub(n: int, held: int, seed: int) -> tuple[Stories, str]:
-    """TinyStories and, in brackets, how they came; practice stories where they did not."""
-    from slm import hub
-
-    file = cache_folder() / "tinystories.jsonl"
-    try:
-        day, asked, train, validation = json.loads(file.read_text(encoding="utf-8"))
-        how = f"kept since {day}"
-    except (OSError, ValueError, TypeError):  # none kept yet, or not as written below
-        asked = 0
-    if asked >= n:
-        how += ", nothing downloaded"
-    else:
-        try:
-            train, validation = hub.fetch(n, held)
-            how = f"fetched from {hub.endpoint()} with load_dataset"
-            write(file, json.dumps([str(date.today()), n, train, validation]).encode())
-        except ConnectionError as error:
-            if not asked:
-                return _practice(n, held, seed, f"{error}; and none are kept from before"), ""
-            how = f"only those {how}; {error}"
-        except OSError as error:
-            how += f", not kept for next time: {error}"
-    train, done = clean_stories(train, ended=True, most=n)
-    validation, more = clean_stories(validation, ended=True, without=train, most=held)
-    both = Cleaning(*map(sum, zip(astuple(done), astuple(more), strict=True)))
-    return Stories(train, validation, "TinyStories", False, both), f" ({how})"

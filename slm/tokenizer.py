@@ -19,8 +19,8 @@ END_OF_TEXT = "<|endoftext|>"
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 _BUNDLED = Path(__file__).parent / "assets" / "stories"
 # In files, as GPT-2 has it, a byte is one visible character: itself, or the next from U+0100 on.
-_SHOW = {byte: 256 + i for i, byte in enumerate([*range(33), *range(127, 161), 173])}
-_HIDE = {shown: byte for byte, shown in _SHOW.items()}
+SHOW = {byte: 256 + i for i, byte in enumerate([*range(33), *range(127, 161), 173])}
+HIDE = {shown: byte for byte, shown in SHOW.items()}
 
 
 class Tokenizer:
@@ -71,7 +71,7 @@ class Tokenizer:
         """Write the two files that `load_tokenizer(folder)` and Hugging Face's libraries read."""
         content = json.loads((_BUNDLED / "tokenizer.json").read_bytes())
         content["added_tokens"][0]["id"] = self.eot_id
-        vocab = {t.decode("latin-1").translate(_SHOW): i for i, t in enumerate(self._tokens)}
+        vocab = {t.decode("latin-1").translate(SHOW): i for i, t in enumerate(self._tokens)}
         content["model"] |= {"vocab": vocab, "merges": _merges(self._ranks)}  # all else stays
         text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
         write(Path(folder) / "tokenizer.json", text.encode())
@@ -102,22 +102,6 @@ def load_tokenizer(name_or_path: str | Path = "stories") -> Tokenizer:
         raise ValueError(f"{path} cannot be used ({reason}): {mend}.") from None
 
 
-def train_tokenizer(stories: Iterable[str], vocab_size: int = 4096) -> Tokenizer:
-    """Learn `vocab_size` tokens, the last of them end-of-text, from `stories`; fewer where no pair
-    is left that comes twice. Raises ValueError for a `vocab_size` below 257, or no stories."""
-    from tokenizers import ByteLevelBPETokenizer
-
-    if vocab_size < 257:
-        raise ValueError(f"vocab_size is {vocab_size}: give at least 257 (256 bytes, end of text).")
-    stories = [stories] if isinstance(stories, str) else list(stories)
-    if not stories:
-        raise ValueError("There are no stories to learn from: give at least one.")
-    trainee = ByteLevelBPETokenizer()
-    trainee.train_from_iterator(stories, vocab_size - 1, show_progress=False)
-    ranks = {t.translate(_HIDE).encode("latin-1"): i for t, i in trainee.get_vocab().items()}
-    return Tokenizer("trained", ranks, len(ranks))
-
-
 def _parse(data: dict) -> tuple[dict[bytes, int], int]:
     """Ranks and end-of-text id; ValueError where tiktoken would panic or give other ids."""
     model, split = data["model"], {"use_regex": True} | data["pre_tokenizer"]
@@ -127,7 +111,7 @@ def _parse(data: dict) -> tuple[dict[bytes, int], int]:
     if [*added] != [END_OF_TEXT] or data.get("normalizer"):
         raise ValueError(f"its one special token must be {END_OF_TEXT}, and its normalizer null")
     vocab = sorted((model["vocab"] | added).items(), key=lambda item: item[1])
-    ranks = {t.translate(_HIDE).encode("latin-1"): i for t, i in vocab if t not in added}
+    ranks = {t.translate(HIDE).encode("latin-1"): i for t, i in vocab if t not in added}
     if [i for _, i in vocab] != [*range(len(vocab))] or sum(len(t) == 1 for t in ranks) < 256:
         raise ValueError("its ids have a gap, come twice, or leave out some of the 256 bytes")
     if [m if isinstance(m, str) else " ".join(m) for m in model["merges"]] != _merges(ranks):
@@ -142,4 +126,4 @@ def _merges(ranks: dict[bytes, int]) -> list[str]:
         while len(parts) > 2:
             i = min(range(len(parts) - 1), key=lambda i: ranks.get(parts[i] + parts[i + 1], 2**32))
             parts[i : i + 2] = [parts[i] + parts[i + 1]]
-    return [" ".join(part.decode("latin-1").translate(_SHOW) for part in m) for m in merges]
+    return [" ".join(part.decode("latin-1").translate(SHOW) for part in m) for m in merges]

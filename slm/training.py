@@ -23,7 +23,7 @@ from slm.checkpoint import read_state, restore_state, save_model, save_state
 from slm.evaluation import evaluate
 from slm.files import write
 from slm.generation import generate
-from slm.machine import keep_freed_memory, pick_device, pick_precision
+from slm.machine import keep_freed_memory, pick_device, pick_precision, rows_at_once
 from slm.model import ModelConfig, Transformer
 from slm.optimization import BUDGETS, TrainConfig, learning_rate_factor, make_optimizers, train_step
 from slm.settings import check_choice, split_settings
@@ -143,8 +143,13 @@ def train(
     model = Transformer(model_config, config.seed).to(device)
     optimizers = make_optimizers(model, config)
     length, packed = model_config.context_length, pack(stories.train, tokenizer)
-    rows = dict(batch_size=config.batch_size, context_length=length, seed=config.seed)
-    batches = Batches(packed, **rows, rank=rank, world_size=world_size)
+    size = 40 * model_config.d_model + 10 * model_config.d_ff  # bytes kept for the way back, by
+    size = model_config.n_layers * size + 12 * model_config.vocab_size  # token, measured
+    rows = rows_at_once(config.batch_size, size * length, device, world_size)
+    pieces = config.grad_accumulation * config.batch_size // rows
+    work = replace(config, batch_size=rows, grad_accumulation=pieces)  # the same step, in pieces
+    how = dict(batch_size=rows, context_length=length, seed=config.seed)
+    batches = Batches(packed, **how, rank=rank, world_size=world_size)
     state, history, share = folder / "training.safetensors", History(), 0.0  # share of the budget
     if state.exists() and not fresh:
         tensors, facts = read_state(state)
@@ -191,7 +196,7 @@ def train(
             else:  # that of the middle of the step: no step is wasted on a rate of 0
                 progress = (number - 0.5) / steps if steps else max(share, 1e-3)
                 rate = config.learning_rate * learning_rate_factor(progress, config)
-            loss, norm = train_step(shared, batches, optimizers, config, rate, scaler)
+            loss, norm = train_step(shared, batches, optimizers, work, rate, scaler)
             seconds, tokens = time.monotonic() - started, number * step_tokens
             share = number / steps if steps else min(1.0, seconds / 60 / config.minutes)
             if team:

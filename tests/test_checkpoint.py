@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import slm
+from slm.bpe import train_tokenizer
 from slm.checkpoint import load_model, read_state, restore_state, save_model, save_state
 from slm.generation import SamplingConfig, generate
 from slm.model import ModelConfig, Transformer
 from slm.optimization import TrainConfig, make_optimizers
-from slm.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from slm.tokenizer import Tokenizer, load_tokenizer
 
 SHAPES = [
     {},

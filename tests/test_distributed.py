@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import slm
+from slm.practice import practice_stories
 
 # Two processes train a few steps, are stopped after the third, and one process finishes the run.
 SCRIPT = """
@@ -42,6 +43,7 @@ facts = [run.finished, steps, len(run.history.evaluations), weights]
 rank = os.environ.get("RANK", "0")
 open(f"{sys.argv[1]}-{rank}.json", "w", encoding="utf-8").write(json.dumps(facts))
 """
+ROOT = str(Path(slm.__file__).parents[1])
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
@@ -50,10 +52,9 @@ def start(processes: int, folder: Path, *, stop_after: int = 0, dropout: float =
     file = folder.with_name("script.py")
     file.write_text(SCRIPT, encoding="utf-8")
     launcher = TORCHRUN if processes > 1 else []
-    root = str(Path(slm.__file__).parents[1])
     done = subprocess.run(
         [sys.executable, *launcher, str(file), str(folder), str(stop_after), str(dropout)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT},
         capture_output=True,
         text=True,
         timeout=120,
@@ -110,3 +111,22 @@ def test_with_dropout_each_process_drops_other_numbers_but_weights_stay_the_same
     assert second[0]
     assert first[3] == second[3]
     assert (first[2], second[2]) == (2, 0)  # only the first one measures
+
+
+def test_the_command_line_trains_in_several_processes_and_speaks_once(tmp_path):
+    text = "\n<|endoftext|>\n".join(practice_stories(30))
+    (tmp_path / "mine.txt").write_text(text, encoding="utf-8")
+    words = "train --stories mine.txt --steps 2 --folder run --d_model 32 --n_layers 1"
+    words += " --context_length 32 --batch_size 2 --evaluation_stories 2"
+    done = subprocess.run(
+        [sys.executable, *TORCHRUN, "-m", "slm", *words.split()],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("training + ") == 1
+    assert done.stdout.count("The model is in run.") == 1
+    slm.load_model(tmp_path / "run")

@@ -5,11 +5,12 @@ import torch
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from transformers import LlamaForCausalLM
 
+from slm.bpe import train_tokenizer
 from slm.checkpoint import save_model
 from slm.evaluation import Evaluation, evaluate, evaluating
 from slm.model import ModelConfig, Transformer
 from slm.practice import practice_stories
-from slm.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from slm.tokenizer import Tokenizer, load_tokenizer
 
 CONTEXT = 32
 STORIES = [

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from slm.machine import keep_freed_memory, pick_device, pick_precision
+from slm.machine import (
+    computes_rightly,
+    keep_freed_memory,
+    pick_device,
+    pick_precision,
+    rows_at_once,
+)
 
 
 @pytest.mark.parametrize(
@@ -22,6 +28,7 @@ from slm.machine import keep_freed_memory, pick_device, pick_precision
 )
 def test_the_best_device_is_picked_unless_one_is_named(monkeypatch, cuda, mps, asked, expected):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr("slm.machine.computes_rightly", lambda device: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert pick_device(asked) == expected
@@ -83,6 +90,15 @@ def test_on_an_older_processor_a_step_is_computed_in_float32():
 # Memory
 
 
+@pytest.mark.parametrize(
+    ("free", "at_once"), [(1e9, 12), (12.4e6, 6), (1e6, 1), (5.1e6, 4), (9, 1)]
+)
+def test_a_gpu_reads_as_many_rows_at_once_as_fit_and_divide_the_step(monkeypatch, free, at_once):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 80e9))
+    assert rows_at_once(12, 1_000_000, "cuda") == at_once
+    assert rows_at_once(12, 1_000_000, "cpu") == 12
+
+
 def test_without_the_c_librarys_setting_memory_is_left_as_it_is(monkeypatch):
     for error in (AttributeError, OSError, TypeError):  # macOS and musl, no library, Windows
 
@@ -98,7 +114,7 @@ import resource
 import sys
 
 import torch
-from slm.machine import keep_freed_memory
+from slm.machine import computes_rightly, keep_freed_memory
 
 if sys.argv[1] == "keep":
     keep_freed_memory()
@@ -119,6 +135,20 @@ def test_freed_memory_is_used_again_without_being_cleared():
     pages = 4 * 12_000_000 / 4096  # of one such tensor
     assert faults["keep"] < 4 * pages
     assert faults["leave"] > 10 * pages
+
+
+def test_a_gpu_that_cannot_be_used_or_computes_wrongly_is_left_alone(monkeypatch, capsys):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("mps") == "cpu"  # there is none, whatever it says
+    assert "MPS" in capsys.readouterr().out
+    wrong = lambda self, place: self + 0.1 * (place != "cpu")  # noqa: E731
+    monkeypatch.setattr(torch.Tensor, "to", wrong)
+    assert not computes_rightly("meta")
+    assert pick_device("auto") == "cpu"
+
+
+def test_the_processor_computes_what_it_computes():
+    assert computes_rightly("cpu")
 
 
 def test_each_process_on_a_machine_takes_its_own_gpu(monkeypatch):

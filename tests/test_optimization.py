@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.amp import GradScaler
 
 from slm.batches import Batches
 from slm.model import ModelConfig, Transformer
@@ -193,6 +194,28 @@ def test_a_long_gradient_is_shortened_and_its_length_reported():
     assert same_norm == pytest.approx(norm)
     for name, gradient in full.items():
         torch.testing.assert_close(short[name], gradient * 0.01 / norm, rtol=2e-3, atol=1e-7)
+
+
+def test_float16_takes_about_the_same_step_through_a_scaled_loss():
+    exact = gradients(make_model(), make_config(batch_size=4, grad_clip=1e9))
+    model, config = make_model(), make_config(batch_size=4, grad_clip=1e9, precision="float16")
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    descent, scaler = torch.optim.SGD(model.parameters()), GradScaler("cpu", init_scale=2.0**12)
+    loss, norm = train_step(model, make_batches(4), [descent], config, 1.0, scaler)
+    assert loss == pytest.approx(exact[1], rel=1e-3)
+    assert norm == pytest.approx(exact[2], rel=1e-2)
+    found = torch.cat([(before[k] - x).flatten() for k, x in model.state_dict().items()])
+    expected = torch.cat([x.flatten() for x in exact[0].values()])
+    assert (found - expected).norm() < 0.01 * expected.norm()
+
+
+def test_in_float16_a_step_that_overflows_is_left_out():
+    model, config = make_model(), make_config(batch_size=4, precision="float16")
+    before = [weight.clone() for weight in model.parameters()]
+    descent, scaler = torch.optim.SGD(model.parameters()), GradScaler("cpu", init_scale=2.0**120)
+    train_step(model, make_batches(4), [descent], config, 1.0, scaler)
+    assert all(map(torch.equal, before, model.parameters()))
+    assert scaler.get_scale() < 2.0**120
 
 
 def test_a_loss_that_is_not_a_number_is_refused_before_it_is_learned():

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from slm import stories as module
-from slm.stories import clean_stories, load_stories, repair_mojibake, tidy_whitespace
+from slm.files import cache_folder
+from slm.stories import Cleaning, clean_stories, load_stories, repair_mojibake, tidy_whitespace
 
 TAIL = " went for a walk in the green park and came home happy."
 
@@ -101,7 +101,7 @@ def test_cleaning_is_counted_and_done_before_anything_is_compared():
     told = [tale(0), same, same.replace("â€™", "’"), tale(0) + " \n", "Too short.", tale(2)[:-1]]
     kept, cleaning = clean_stories(told)
     assert kept == [tale(0), same.replace("â€™", "’"), tale(2)[:-1]]
-    assert cleaning == module.Cleaning(6, 1, 1, 2, 1, 3)
+    assert cleaning == Cleaning(6, 1, 1, 2, 1, 3)
     kept, cleaning = clean_stories(told, ended=True)
     assert (len(kept), cleaning.fragments_dropped) == (2, 2)
     assert str(cleaning).splitlines()[0] == "stories read                6"
@@ -244,7 +244,7 @@ def test_the_hub_comes_first_and_is_kept(hub, capsys):
     assert loaded.train == tales(200)
     assert loaded.validation == tales(100, "Mia")
     assert (loaded.source, loaded.is_practice) == ("TinyStories", False)
-    assert loaded.cleaning == module.Cleaning(303, 0, 1, 1, 2, 300)
+    assert loaded.cleaning == Cleaning(303, 0, 1, 1, 2, 300)
     assert "TinyStories (fetched from http" in capsys.readouterr().out
 
     assert load_stories(n=200) == loaded
@@ -286,7 +286,7 @@ def test_a_download_that_breaks_off_leaves_what_was_kept(hub, capsys):
 @pytest.mark.parametrize("content", ["", "{", '{"date": "x", "asked": 9999}', "[]\n[]\n[]", "\x00"])
 def test_kept_stories_that_cannot_be_read_are_fetched_again(hub, content):
     load_stories(n=200)
-    (module.cache_folder() / "tinystories.jsonl").write_text(content, encoding="utf-8")
+    (cache_folder() / "tinystories.jsonl").write_text(content, encoding="utf-8")
     assert load_stories(n=200).train == tales(200)
     assert hub.opened == 4
 

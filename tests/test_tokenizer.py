@@ -12,7 +12,8 @@ import regex
 import tiktoken
 import tokenizers
 
-from slm.tokenizer import END_OF_TEXT, PATTERN, Tokenizer, load_tokenizer, train_tokenizer
+from slm.bpe import train_tokenizer
+from slm.tokenizer import END_OF_TEXT, PATTERN, Tokenizer, load_tokenizer
 
 TRICKY = [
     "",
@@ -242,7 +243,7 @@ def test_the_split_is_gpt2s():
 
 def test_training_is_deterministic():
     digest = train_tokenizer(iter([STORY, "A dog ran. " * 9]), 300).digest
-    code = "import sys; from slm.tokenizer import train_tokenizer as train;"
+    code = "import sys; from slm.bpe import train_tokenizer as train;"
     code += "print(train(sys.argv[1:], 300).digest)"
     command = [sys.executable, "-c", code, STORY, "A dog ran. " * 9]
     for seed in ("1", "2"):

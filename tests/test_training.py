@@ -11,13 +11,14 @@ import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 import slm.training
+from slm.bpe import train_tokenizer
 from slm.checkpoint import load_model
 from slm.evaluation import evaluate
 from slm.model import ModelConfig
 from slm.optimization import TrainConfig
 from slm.practice import practice_stories
 from slm.stories import Cleaning, Stories
-from slm.tokenizer import load_tokenizer, train_tokenizer
+from slm.tokenizer import load_tokenizer
 from slm.training import PRESETS, Run, configure, train
 
 TEXTS = practice_stories(40)
@@ -528,3 +529,12 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_what_to_do():
         run_tiny(learning_rate=1e30, callback=lambda h: seen.append(h.steps[-1].loss))
     assert all(map(math.isfinite, seen))
     assert len(seen) < 8
+
+
+def test_a_step_in_pieces_learns_what_it_would_in_one(monkeypatch):
+    whole = run_tiny(batch_size=6)
+    monkeypatch.setattr(slm.training, "rows_at_once", lambda rows, *_: 2)
+    pieces = run_tiny(batch_size=6, fresh=True)
+    losses = [[step.loss for step in run.history.steps] for run in (whole, pieces)]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    assert pieces.history.steps[-1].tokens == whole.history.steps[-1].tokens == 8 * 6 * 32
