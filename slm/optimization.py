@@ -34,7 +34,7 @@ class TrainConfig:
     learning_rate: float = 0.01  # the peak
     warmup: float = 0.03  # share of the run in which the learning rate rises to its peak
     final_learning_rate: float = 0.0  # where it falls to by the end, as a share of the peak
-    weight_decay: float = 0.0  # share of a matrix, times the learning rate, taken off each step
+    weight_decay: float = 0.1  # share of a matrix, times the learning rate, taken off each step
     grad_clip: float = 1.0  # longest gradient that is used at full length
     precision: str = "auto"  # "bfloat16", "float16", "float32", or the fastest that there is
     device: str = "auto"  # "cuda", "mps", "cpu", or the first of these that there is

@@ -147,7 +147,7 @@ def test_muon_takes_the_steps_of_pytorchs_own(dtype):
 
 def test_adamw_first_steps_by_its_rate_against_the_gradients_sign():
     model = make_model()
-    config = make_config(optimizer="adamw")
+    config = make_config(optimizer="adamw", weight_decay=0.0)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     train_step(model, make_batches(4), make_optimizers(model, config), config, 0.01)
     for name, weight in model.named_parameters():
