@@ -14,8 +14,6 @@ from slm.training import train
 __all__ = ["ModelConfig", "SamplingConfig", "TrainConfig", "Transformer", "attention_maps"]
 __all__ += ["evaluate", "generate", "load_model", "load_stories", "load_tokenizer", "plots"]
 __all__ += ["save_model", "stream", "train", "train_tokenizer"]
-
-
 OPTIONAL = {"attention_maps": "slm.attention", "train_tokenizer": "slm.bpe"}
 
 

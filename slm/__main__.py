@@ -24,7 +24,11 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("python -m slm", formatter_class=lines, epilog=EXAMPLES)
     commands = top.add_subparsers(dest="command", required=True)
     train = commands.add_parser(
-        "train", help="train a model on stories", formatter_class=lines, epilog=EXAMPLES
+        "train",
+        help="train a model on stories",
+        formatter_class=lines,
+        epilog=EXAMPLES,
+        allow_abbrev=False,  # a misspelt setting must not pass for another
     )
     train.add_argument("--preset", choices=PRESETS, default="tiny", help="default: tiny")
     train.add_argument("--stories", metavar="PATH", help="your own; default: TinyStories")

@@ -61,6 +61,13 @@ def test_what_is_wrong_is_said_in_a_sentence_without_a_traceback(stories, capsys
     assert "Traceback" not in error
 
 
+def test_a_misspelt_setting_is_refused(capsys):
+    with pytest.raises(SystemExit) as refused:
+        main(["train", "--learning_rat", "3"])
+    assert refused.value.code == 2
+    assert "--learning_rat" in capsys.readouterr().err
+
+
 def test_help_shows_examples(tmp_path):
     root = str(Path(slm.__file__).parents[1])
     command = [sys.executable, "-m", "slm", "train", "--help"]
