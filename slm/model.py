@@ -60,18 +60,17 @@ class KVCache:
 
     def __init__(self, config: ModelConfig, batch_size: int = 1, like: Tensor | None = None):
         like = torch.empty(0) if like is None else like
-        shape = (batch_size, config.n_kv_heads, config.context_length, config.head_dim)
-        self.keys = [like.new_zeros(shape) for _ in range(config.n_layers)]
-        self.values = [like.new_zeros(shape) for _ in range(config.n_layers)]
+        shape = (batch_size, 2 * config.n_kv_heads, config.context_length, config.head_dim)
+        self.layers = [like.new_zeros(shape) for _ in range(config.n_layers)]
         self.length = 0
         self.next_token = None  # a faster way to read one token: see slm/decoding.py
 
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add a layer's new keys and values `(B, G, T, D)`; give back all so far."""
-        end = self.length + keys.shape[2]
-        self.keys[layer][:, :, self.length : end] = keys
-        self.values[layer][:, :, self.length : end] = values
-        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+    def extend(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
+        """Add a layer's new keys and values, one after the other `(B, 2 G, T, D)`; give back all
+        keys and all values so far, `(B, G, S, D)` each."""
+        end = self.length + new.shape[2]
+        self.layers[layer].narrow(2, self.length, new.shape[2]).copy_(new)
+        return self.layers[layer].narrow(2, 0, end).chunk(2, dim=1)
 
 
 def rotary_tables(config: ModelConfig) -> Tensor:
@@ -127,7 +126,7 @@ class Attention(nn.Module):
         """`(B, T, C)` to `(B, T, C)`; with a cache, `x` continues what the cache holds."""
         q, k, v = self.project(x, cos, sin)
         if cache is not None:
-            k, v = cache.extend(self.layer, k, v)  # (B, G, S, D), S tokens so far
+            k, v = cache.extend(self.layer, torch.cat((k, v), 1))  # (B, G, S, D), S tokens so far
         T, S, mask = q.shape[2], k.shape[2], None
         if 1 < T < S:  # new tokens see the cached ones and, of themselves, those not later
             mask = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)

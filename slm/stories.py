@@ -11,7 +11,6 @@ from ftfy import fix_encoding
 END = "<|endoftext|>"  # what stands between two stories in a text file
 SHORTEST = 50  # characters: anything shorter is a scrap, not a story
 PRACTICE = "practice corpus"
-KINDS = (".txt", ".json", ".jsonl", ".csv", ".parquet")
 # The closing quote, in UTF-8 E2 80 9D, often lost its last byte, which Windows-1252 does not have.
 _LOST_QUOTE = re.compile("â€(?![“”˜™šœž¦¢\x93\x94\x98-\x9e])")
 _USELESS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\ufeff\ud800-\udfff]")  # and invisible
@@ -101,7 +100,10 @@ def load_stories(source: str | Path | None = None, *, n: int = 15_000, seed: int
         except ConnectionError as error:
             stories, how = _practice(n, held, seed, str(error)), ""
     else:
-        stories, how = _own(source, n, held, seed), ""
+        from slm.readers import read_stories
+
+        name = Path(source).expanduser().resolve().name
+        stories, how = _split(read_stories(source), name, n, held, seed), ""
     counts = f"{len(stories.train):,} training + {len(stories.validation):,} validation stories"
     size = f"{sum(map(len, stories.train + stories.validation)):,} characters"
     print(f"{stories.source}{how}: {counts}, {size}. For others: load_stories('my_own.txt')")
@@ -118,44 +120,6 @@ def _split(texts: Iterable[str], source: str, n: int, held: int, seed: int) -> S
     Random(seed).shuffle(stories)
     held = min(max(len(stories) // 10, 1), held)
     return Stories(stories[held:][:n], stories[:held], source, source == PRACTICE, cleaning)
-
-
-def _own(source: str | Path, n: int, held: int, seed: int) -> Stories:
-    path, texts = Path(source).expanduser(), []
-    if not str(source) or not path.exists():
-        raise FileNotFoundError(f"there is no file or folder {str(source)!r}: give the path to one")
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    files = [file for file in files if file.suffix.lower() in KINDS]
-    if not files:
-        raise ValueError(f"{path}: stories are read from {', '.join(KINDS)} files; this has none")
-    for file in files:
-        try:
-            texts += [story for text in _texts(file) for story in text.split(END)]
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file} is not UTF-8 text: save it as UTF-8") from error
-        except (ValueError, TypeError, OSError) as error:
-            raise ValueError(f"cannot read stories from {file}: {error}") from error
-    return _split(texts, path.resolve().name, n, held, seed)
-
-
-def _texts(file: Path) -> list[str]:
-    """What one file holds, story by story, not yet cleaned."""
-    import pandas
-
-    kind = file.suffix.lower()
-    if not file.stat().st_size:
-        raise ValueError("it is empty")
-    if kind == ".txt":
-        text = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
-        return [text] if END in text else re.split(r"\n\s*\n\s*\n", text)
-    read = {".csv": pandas.read_csv, ".parquet": pandas.read_parquet}.get(kind, pandas.read_json)
-    table = read(file, lines=True) if kind == ".jsonl" else read(file)
-    columns = {name: [text for text in table[name] if isinstance(text, str)] for name in table}
-    filled = [texts for texts in columns.values() if texts]
-    texts = columns.get("text") or columns.get("story") or (filled[0] if len(filled) == 1 else [])
-    if not texts:
-        raise ValueError(f"it has the columns {list(table)}; call the one with the stories 'text'")
-    return texts
 
 
 def _practice(n: int, held: int, seed: int, why: str) -> Stories:
