@@ -13,8 +13,11 @@ from slm.training import train
 
 __all__ = ["ModelConfig", "SamplingConfig", "TrainConfig", "Transformer", "attention_maps"]
 __all__ += ["evaluate", "generate", "load_model", "load_stories", "load_tokenizer", "plots"]
-__all__ += ["save_model", "stream", "train", "train_tokenizer"]
+__all__ += ["OPENINGS", "NGram", "save_model", "stream", "train", "train_tokenizer"]
+__all__ += ["distinct", "longest_copies", "repetition", "story_report"]
 OPTIONAL = {"attention_maps": "slm.attention", "train_tokenizer": "slm.bpe"}
+OPTIONAL |= {"NGram": "slm.baselines", "OPENINGS": "slm.openings", "story_report": "slm.report"}
+OPTIONAL |= dict.fromkeys(("distinct", "longest_copies", "repetition"), "slm.originality")
 
 
 def __getattr__(name: str):

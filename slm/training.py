@@ -72,11 +72,6 @@ class History:
     evaluations: list[StepEvaluation] = field(default_factory=list)
 
     @property
-    def samples(self) -> list[StepEvaluation]:
-        """The evaluations by another name: each has the `text` of a story."""
-        return self.evaluations
-
-    @property
     def schedule(self) -> tuple[float, ...]:
         """The learning rate of each step: `train(..., schedule=...)` with it replays the run."""
         return tuple(step.learning_rate for step in self.steps)

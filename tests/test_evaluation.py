@@ -7,7 +7,7 @@ from transformers import LlamaForCausalLM
 
 from slm.bpe import train_tokenizer
 from slm.checkpoint import save_model
-from slm.evaluation import Evaluation, evaluate, evaluating
+from slm.evaluation import Evaluation, evaluate, evaluating, token_nats
 from slm.model import ModelConfig, Transformer
 from slm.practice import practice_stories
 from slm.tokenizer import Tokenizer, load_tokenizer
@@ -51,6 +51,7 @@ def test_scores_equal_those_computed_with_transformers(tokenizer, tmp_path, sett
     llama = LlamaForCausalLM.from_pretrained(tmp_path).eval()
     encoder = HuggingFaceTokenizer.from_file(str(tmp_path / "tokenizer.json"))
     eot, nats, count = encoder.token_to_id("<|endoftext|>"), 0.0, 0
+    stories, places = [], []
     for story in STORIES:
         ids = torch.tensor([eot, *encoder.encode(story).ids, eot])
         for start in range(0, len(ids) - 1, CONTEXT):
@@ -58,6 +59,9 @@ def test_scores_equal_those_computed_with_transformers(tokenizer, tmp_path, sett
             scores = llama(window[None, :-1]).logits[0].double().log_softmax(-1)
             nats -= scores.gather(1, window[1:, None]).sum().item()
             count += len(window) - 1
+            places.append(-scores.gather(1, window[1:, None]).flatten())
+        stories.append(torch.cat(places))
+        places.clear()
     size = sum(len(bytes(story, "utf-8")) + 1 for story in STORIES)
 
     found = evaluate(model, tokenizer, STORIES)
@@ -65,6 +69,13 @@ def test_scores_equal_those_computed_with_transformers(tokenizer, tmp_path, sett
     assert found.nats_per_token == pytest.approx(nats / count, rel=1e-5)
     assert found.bits_per_byte == pytest.approx(nats / size / math.log(2), rel=1e-5)
     assert found.perplexity == pytest.approx(math.exp(nats / count), rel=1e-4)
+    for one, other in zip(token_nats(model, tokenizer, STORIES), stories, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4)
+    for place in (0, 5, 40):
+        there = [story[place].item() for story in stories if len(story) > place]
+        assert found.stories_by_position[place] == len(there)
+        assert found.nats_by_position[place] == pytest.approx(sum(there) / len(there), rel=1e-4)
+    assert len(found.nats_by_position) == max(map(len, stories))
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 1000])
@@ -125,9 +136,17 @@ def test_the_mode_comes_back_even_after_an_error(tokenizer, training):
     assert torch.is_grad_enabled()
 
 
-def test_no_stories_are_refused(tokenizer):
+@pytest.mark.parametrize("stories", [[], "One story is no list."])
+def test_no_stories_are_refused(tokenizer, stories):
     with pytest.raises(ValueError, match="no stories"):
-        evaluate(make_model(tokenizer), tokenizer, [])
+        evaluate(make_model(tokenizer), tokenizer, stories)
+
+
+@pytest.mark.parametrize("story", ["", "a", "the"])
+def test_a_story_of_one_token_or_none_is_scored(tokenizer, story):
+    found = evaluate(make_model(tokenizer), tokenizer, [story])
+    assert found.tokens == lengths(tokenizer, story)[0] + 1
+    assert math.isfinite(found.bits_per_byte)
 
 
 def test_a_tokenizer_of_another_model_is_refused(tokenizer):
@@ -137,4 +156,4 @@ def test_a_tokenizer_of_another_model_is_refused(tokenizer):
 
 
 def test_perplexity_is_the_exponential_of_the_loss():
-    assert Evaluation(math.log(7), 1.0, 10, 20).perplexity == pytest.approx(7)
+    assert Evaluation(math.log(7), 1.0, 10, 20, (), ()).perplexity == pytest.approx(7)

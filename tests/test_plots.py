@@ -43,11 +43,13 @@ def history(steps=40):
             for step in range(1, steps + 1)
         ],
         evaluations=[
-            SimpleNamespace(step=step, tokens=1000 * step, nats_per_token=2.0, bits_per_byte=0.7)
-            for step in range(10, steps + 1, 10)
-        ],
-        samples=[
-            SimpleNamespace(step=step, text=f"Once upon a time number {step} $ 日本 😀 “é”")
+            SimpleNamespace(
+                step=step,
+                tokens=1000 * step,
+                nats_per_token=2.0,
+                bits_per_byte=0.7,
+                text=f"Once upon a time number {step} $ 日本 😀 “é”",
+            )
             for step in range(10, steps + 1, 10)
         ],
     )
@@ -67,8 +69,9 @@ def pictures():
         "loss_by_position": lambda: plots.loss_by_position([3.0, 2.0, math.nan], [9, 4, 0]),
         "loss_curve": lambda: plots.loss_curve(history(), baselines={"guessing": 8.3}),
         "loss_curve, before a step": lambda: plots.loss_curve(
-            SimpleNamespace(steps=[], evaluations=[], samples=[])
+            SimpleNamespace(steps=[], evaluations=[])
         ),
+        "scores": lambda: plots.scores({"ours": 0.7, "bigram $ 日本": 1.3}),
         "next_token": lambda: plots.next_token(PIECES, {"cool": np.full(6, 1 / 6)}),
         "parameters": lambda: plots.parameters({"embedding": 75, "layers": 25}),
         "rotary": lambda: plots.rotary(head_dim=32),

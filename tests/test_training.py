@@ -58,7 +58,7 @@ def run_tiny(**settings) -> Run:
 def record(run: Run) -> tuple:
     """All of a history but the seconds."""
     steps = [replace(step, seconds=0.0) for step in run.history.steps]
-    return steps, run.history.evaluations, run.history.samples
+    return steps, run.history.evaluations
 
 
 def assert_equal(found: Run, expected: Run) -> None:
@@ -132,20 +132,19 @@ def test_it_is_measured_and_sampled_evenly_and_at_the_end(steps, evaluations):
         k for k in range(1, steps + 1) if k * evaluations // steps > (k - 1) * evaluations // steps
     ]
     assert [item.step for item in history.evaluations] == due
-    assert [item.step for item in history.samples] == due
     assert due[-1] == steps
     assert len(due) == min(steps, evaluations)
 
 
-def test_evaluations_and_samples_are_of_the_model_as_it_was():
+def test_evaluations_and_their_stories_are_of_the_model_as_it_was():
     run = run_tiny(evaluations=1, evaluation_stories=3)
-    [score], [sample] = run.history.evaluations, run.history.samples
+    [score] = run.history.evaluations
     expected = evaluate(run.model, TOKENIZER, STORIES.validation[:3])
     assert score.nats_per_token == pytest.approx(expected.nats_per_token, rel=1e-6)
     assert score.bits_per_byte == pytest.approx(expected.bits_per_byte, rel=1e-6)
     assert (score.step, score.tokens) == (8, 8 * TOKENS)
-    assert sample.text.startswith("Once upon a time")
-    assert len(sample.text) > len("Once upon a time")
+    assert score.text.startswith("Once upon a time")
+    assert len(score.text) > len("Once upon a time")
 
 
 def test_every_step_is_recorded():

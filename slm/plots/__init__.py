@@ -2,7 +2,7 @@
 
 from slm.plots.data import story_lengths
 from slm.plots.diagram import architecture
-from slm.plots.generation import loss_by_position, next_token
+from slm.plots.generation import loss_by_position, next_token, scores
 from slm.plots.live import LiveCurve
 from slm.plots.model import attention_maps, attention_steps, embedding_map, parameters, rotary
 from slm.plots.tokenization import batch, bigrams, confidence, tokens
@@ -23,6 +23,7 @@ __all__ = [
     "parameters",
     "rotary",
     "schedule",
+    "scores",
     "story_and_curve",
     "story_lengths",
     "story_strip",

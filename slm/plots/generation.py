@@ -51,6 +51,25 @@ def next_token(
 
 
 @picture
+def scores(bits_per_byte: Mapping[str, float], *, title: str | None = None) -> Figure:
+    """Show the bits per byte of several models, by name, as bars: the shorter, the better."""
+    names, values = [drawable(name) for name in bits_per_byte], array([*bits_per_byte.values()])
+    figure = blank(8, 1.1 + 0.42 * len(names))
+    axes = figure.subplots()
+    colours = [BLUE if value == values.min() else tint(BLUE, 0.45) for value in values]
+    bars = axes.barh(range(len(names)), values, 0.68, color=colours)
+    axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=5, color=INK)
+    axes.set(xlabel="bits per byte", xlim=(0, 1.12 * values.max()))
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.set_title(title or "How well each predicts stories that it has not seen")
+    return figure
+
+
+@picture
 def loss_by_position(
     nats: ArrayLike, counts: ArrayLike | None = None, *, title: str | None = None
 ) -> Figure:

@@ -69,7 +69,7 @@ def live(
     history: Any, *, baselines: Mapping[str, float] | None = None, title: str | None = None
 ) -> Figure:
     """Show `loss_curve` with the newest sample under it; `LiveCurve` draws this while training."""
-    deep, samples = 5.6, list(history.samples)
+    deep, samples = 5.6, list(history.evaluations)
     figure = blank(9, deep)
     figure.set_layout_engine("constrained", rect=(0, 1.5 / deep, 1, 1 - 1.5 / deep))
     _draw_loss(figure.subplots(), history, baselines, title)
@@ -92,9 +92,9 @@ def story_and_curve(
 ) -> Figure:
     """Show what training came to: the loss with three milestones, and beside it a finished story.
 
-    A milestone is a sample of `history.samples` (attributes step and text), numbered on the curve
+    A milestone is one of `history.evaluations` (attributes step and text), numbered on the curve
     and quoted beside it; `milestones` names their steps, otherwise the first, a middle and the
-    last sample are taken. Where the story begins with `prompt`, that part is bold.
+    last are taken. Where the story begins with `prompt`, that part is bold.
     """
     wide, deep, split = 11.0, 4.6, 6.0
     figure = blank(wide, deep)
@@ -107,7 +107,7 @@ def story_and_curve(
     paper.set_zorder(3)
     disc = {"boxstyle": "circle,pad=0.25", "fc": VERMILION, "ec": "white"}
     label = {"size": 9, "weight": "bold", "color": "white", "ha": "center", "va": "center"}
-    for number, sample in enumerate(_milestones(history.samples, milestones)):
+    for number, sample in enumerate(_milestones(history.evaluations, milestones)):
         place = int(np.abs(steps - sample.step).argmin())
         at = tokens[place] / scale, losses[place]
         axes.annotate(str(number + 1), at, bbox=disc, zorder=5, **label)
