@@ -23,18 +23,21 @@ LLAMA_NAMES |= {"tie_embeddings": "tie_word_embeddings", "dropout": "slm_dropout
 LLAMA = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
 
 
-def save_model(folder: str | Path, model: Transformer, tokenizer: Tokenizer) -> Path:
+def save_model(
+    folder: str | Path, model: Transformer, tokenizer: Tokenizer, dtype: torch.dtype = torch.float32
+) -> Path:
     """Save a model and its tokenizer as a folder that transformers loads as it is, each file whole
-    or not at all. Raises ValueError where model and tokenizer do not belong together."""
+    or not at all; in `dtype` torch.float16 it takes half the room, and loses next to nothing.
+    Raises ValueError where model and tokenizer do not belong together."""
     model.check_tokenizer(tokenizer)
     folder, config, eot = Path(folder), model.config, tokenizer.eot_id
     ends, length = {"bos_token_id": eot, "eos_token_id": eot}, min(400, config.context_length)
     llama = LLAMA | ends | {name: getattr(config, field) for field, name in LLAMA_NAMES.items()}
     llama |= {"architectures": ["LlamaForCausalLM"], "head_dim": config.head_dim}
-    llama |= {"dtype": "float32", "prefix": END_OF_TEXT}  # put before a prompt by transformers
+    llama |= {"dtype": str(dtype)[6:], "prefix": END_OF_TEXT}  # put before prompts by transformers
     generation = ends | {"pad_token_id": eot, "max_new_tokens": length}
     generation |= {"do_sample": True, "temperature": 0.8, "top_k": 0}
-    weights = {name: value.cpu() for name, value in model.state_dict().items()}
+    weights = {name: value.to("cpu", dtype) for name, value in model.state_dict().items()}
     weights = safetensors.torch.save(weights, {"format": "pt"})
     tokenizer.save(folder)
     write(folder / "config.json", json.dumps(llama, indent=2).encode())

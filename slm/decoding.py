@@ -18,7 +18,7 @@ class NextToken:
         H, G, D = config.n_heads, config.n_kv_heads, config.head_dim
         # RMSNorm is x / sqrt(|x|^2 + C eps), a hypotenuse, times its weight and the root of C. By
         # these two, the matrices after it are multiplied once and for all.
-        scale, self.short = config.d_model**0.5, (config.d_model * config.norm_eps) ** 0.5
+        scale = config.d_model**0.5
         for layer in model.model.layers:
             attend, mlp = layer.self_attn, layer.mlp
             qkv = torch.cat((attend.q_proj.weight, attend.k_proj.weight, attend.v_proj.weight))
@@ -29,7 +29,7 @@ class NextToken:
             self.layers.append([matrix.T.contiguous() for matrix in matrices])
         table = model.model.embed_tokens if config.tie_embeddings else model.lm_head
         self.table = (table.weight * model.model.norm.weight * scale).T.contiguous()  # (C, V)
-        self.short = table.weight.new_tensor(self.short)
+        self.short = table.weight.new_tensor(config.norm_eps**0.5 * scale)
         self.heads, self.grouped = (H, G, D), G < H
         # To turn the pair (a, b), add (-b, a) times the sine. Values are turned by nothing.
         self.signs = table.weight.new_tensor([-1, 1]).repeat_interleave(D // 2)

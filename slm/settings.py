@@ -11,9 +11,8 @@ def check(config, *names: str, whole: bool = False, low: float = TINY, high: flo
     """Raise ValueError where a named field is not a number from `low`, or above 0, to `high`; with
     `whole`, a whole number. None passes where it is the field's default."""
     kind, types = ("a whole number", int) if whole else ("a number", (int, float))
-    limit = (
-        f"from {low} to {high}" if high < HUGE else "above 0" if low == TINY else f"from {low} up"
-    )
+    limit = "above 0" if low == TINY else f"from {low} up"
+    limit = f"from {low} to {high}" if high < HUGE else limit
     for name in names:
         value = getattr(config, name)
         fits = isinstance(value, types) and not isinstance(value, bool) and low <= value <= high

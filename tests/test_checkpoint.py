@@ -50,6 +50,19 @@ def folder(tmp_path, random_model, tokenizer):
     return save_model(tmp_path / "a" / "model", random_model(), tokenizer)
 
 
+def test_in_16_bits_the_folder_takes_half_the_room_and_says_so(random_model, tokenizer, tmp_path):
+    model = random_model()
+    for name, dtype in (("whole", torch.float32), ("half", torch.float16)):
+        save_model(tmp_path / name, model, tokenizer, dtype)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "half").dtype == torch.float16
+    again, _ = load_model(tmp_path / "half")
+    for name, weight in model.state_dict().items():
+        assert again.state_dict()[name].dtype == torch.float32
+        assert torch.equal(again.state_dict()[name], weight.half().float())
+
+
 @pytest.mark.parametrize("fields", SHAPES, ids=str)
 @torch.no_grad()
 def test_transformers_loads_a_saved_folder_and_gives_the_same_logits(

@@ -44,16 +44,77 @@ def test_what_a_settings_text_means(text, meaning):
     assert type(value(text)) is type(meaning)
 
 
+@pytest.fixture
+def model(stories, random_model, tokenizer) -> str:
+    slm.save_model("model", random_model(), tokenizer)
+    return "model"
+
+
+def test_generate_writes_what_the_package_writes(model, capsys):
+    words = ["generate", "Once", "--model", model, "--seed", "3", "--max_new_tokens", "9"]
+    how = dict(seed=3, max_new_tokens=9)
+    assert main(words) == 0
+    one = slm.generate(*slm.load_model(model), "Once", **how)
+    assert capsys.readouterr().out == one + "\n"
+    assert main([*words, "--n", "2"]) == 0
+    two = slm.generate(*slm.load_model(model), "Once", n=2, **how)
+    assert capsys.readouterr().out == f"{two[0]}\n\n---\n{two[1]}\n"
+
+
+def test_evaluate_prints_the_scores_of_the_model_and_of_those_that_count(model, stories, capsys):
+    assert main(f"evaluate {model} --stories {stories}".split()) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[-4:]]
+    assert rows[0] == ["bits", "per", "byte", "nats", "per", "token", "perplexity"]
+    assert [row[0] for row in rows[1:]] == ["model", "3-gram", "2-gram"]
+    score = slm.evaluate(*slm.load_model(model), slm.load_stories(stories).validation)
+    assert float(rows[1][1]) == pytest.approx(score.bits_per_byte, abs=1e-3)
+
+
+def test_evaluate_writes_a_report(model, stories, capsys, monkeypatch):
+    calls = []
+    monkeypatch.setattr(slm, "story_report", lambda *a, **k: calls.append(k) or k["file"])
+    command = f"evaluate {model} --stories {stories} --report page.html --evaluation_stories 2"
+    assert main(command.split()) == 0
+    assert "Wrote page.html." in capsys.readouterr().out
+    assert calls == [{"name": "model", "file": "page.html", "evaluation_stories": 2}]
+
+
+def test_an_interrupted_command_says_so_by_its_exit_code(model, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(slm, "stream", interrupt)
+    assert main(["generate", "--model", model]) == 130
+
+
+def test_a_reader_that_has_read_enough_is_no_error(model):
+    root = str(Path(slm.__file__).parents[1])
+    command = f"{sys.executable} -m slm generate --model {model} --max_new_tokens 2000 | head -c 1"
+    run = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        env=os.environ | {"PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        ("generate --model nowhere", "There is no model at nowhere"),
+        ("generate --model model --temperature hot", "temperature must be"),
+        ("generate --model model --n 0", "n must be"),
+        ("evaluate nowhere --stories mine.txt", "There is no model at nowhere"),
+        ("evaluate model --stories nowhere.txt", "there is no file"),
         ("train --stories nowhere.txt", "there is no file"),
         ("train --stories mine.txt --steps 0", "steps must be"),
         ("train --stories mine.txt --steps 5 --minutes 1", "Give one of"),
         ("train --stories mine.txt --n_heads 3", "n_heads"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_sentence_without_a_traceback(stories, capsys, words, said):
+def test_what_is_wrong_is_said_in_a_sentence_without_a_traceback(model, capsys, words, said):
     assert main(words.split()) == 1
     error = capsys.readouterr().err
     assert error.startswith("slm: ")

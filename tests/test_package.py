@@ -51,7 +51,7 @@ def violations(source: str) -> list[str]:
             named |= len(call.args) > 0
         elif name == "write_text":
             named |= len(call.args) > 1
-        elif name == "open" and owner not in ("hub", "Image"):  # bytes always
+        elif name == "open" and owner not in ("hub", "Image", "os"):  # bytes always
             modes = [*call.args, *keywords.values()]
             modes = [mode.value for mode in modes if isinstance(mode, ast.Constant)]
             named |= any(re.fullmatch("[rwaxbt+]*b[rwaxbt+]*", str(mode)) for mode in modes)
