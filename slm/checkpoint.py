@@ -1,6 +1,7 @@
 """A folder and back: what is saved here is a Hugging Face model, with no conversion step."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import safetensors.torch
@@ -38,6 +39,9 @@ def save_model(
     generation = ends | {"pad_token_id": eot, "max_new_tokens": length}
     generation |= {"do_sample": True, "temperature": 0.8, "top_k": 0}
     weights = {name: value.to("cpu", dtype) for name, value in model.state_dict().items()}
+    if how := getattr(model, "quantization", None):  # by slm.quantize: its codes stay as they are
+        weights = model.state_dict()
+        llama |= {"model_type": "slm-quantized", "quantization": how}
     weights = safetensors.torch.save(weights, {"format": "pt"})
     tokenizer.save(folder)
     write(folder / "config.json", json.dumps(llama, indent=2).encode())
@@ -59,12 +63,15 @@ def load_model(folder_or_name: str | Path) -> tuple[Transformer, Tokenizer]:
     try:
         llama = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         unsaid = {"rope_type": "default", "slm_dropout": 0.0}
-        llama = unsaid | llama | llama.get("rope_parameters", {})
+        llama = unsaid | llama | llama.get("rope_parameters", {}) | llama.get("quantization", {})
         for name, wanted in (LLAMA | {"rope_type": "default"}).items():
             if llama.get(name) != wanted:
                 raise ValueError(f"its {name} is {llama.get(name)!r}, not {wanted!r}")
         config = ModelConfig(**{field: llama[name] for field, name in LLAMA_NAMES.items()})
         model = Transformer(config)
+        if "bits" in llama:
+            how = llama["bits"], llama["group_size"]
+            model = import_module("slm.quantization").quantize(model, *how)
         model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
         tokenizer = load_tokenizer(folder)
         model.check_tokenizer(tokenizer)

@@ -1,11 +1,22 @@
 """The transformer's arithmetic once more, for one new token at a time: the same numbers from fewer
 and larger operations, which for so small a model is what the time depends on."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from slm.model import KVCache, Transformer
+
+
+def product(parts: Sequence[nn.Module], factor: Tensor | float = 1.0) -> Callable:
+    """`x` to what it gives with the matrices of several parts, side by side; before that, each
+    number of `x` is to be multiplied by `factor`. Other kinds of parts know how themselves."""
+    if hasattr(parts[0], "product"):
+        return parts[0].product(parts, factor)
+    matrix = (torch.cat([part.weight for part in parts]) * factor).T.contiguous()
+    return lambda x: x @ matrix
 
 
 class NextToken:
@@ -21,19 +32,17 @@ class NextToken:
         scale = config.d_model**0.5
         for layer in model.model.layers:
             attend, mlp = layer.self_attn, layer.mlp
-            qkv = torch.cat((attend.q_proj.weight, attend.k_proj.weight, attend.v_proj.weight))
-            gate_up = torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight))
-            qkv *= layer.input_layernorm.weight * scale
-            gate_up *= layer.post_attention_layernorm.weight * scale
-            matrices = qkv, attend.o_proj.weight, gate_up, mlp.down_proj.weight
-            self.layers.append([matrix.T.contiguous() for matrix in matrices])
+            before, between = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
+            qkv = product((attend.q_proj, attend.k_proj, attend.v_proj), before * scale)
+            gate_up = product((mlp.gate_proj, mlp.up_proj), between * scale)
+            self.layers.append((qkv, product([attend.o_proj]), gate_up, product([mlp.down_proj])))
         table = model.model.embed_tokens if config.tie_embeddings else model.lm_head
-        self.table = (table.weight * model.model.norm.weight * scale).T.contiguous()  # (C, V)
-        self.short = table.weight.new_tensor(config.norm_eps**0.5 * scale)
+        self.scores, table = product([table], model.model.norm.weight * scale), table.weight
+        self.short = table.new_tensor(config.norm_eps**0.5 * scale)
         self.heads, self.grouped = (H, G, D), G < H
         # To turn the pair (a, b), add (-b, a) times the sine. Values are turned by nothing.
-        self.signs = table.weight.new_tensor([-1, 1]).repeat_interleave(D // 2)
-        self.turned = (torch.arange(H + 2 * G, device=table.weight.device) < H + G).view(-1, 1, 1)
+        self.signs = table.new_tensor([-1, 1]).repeat_interleave(D // 2)
+        self.turned = (torch.arange(H + 2 * G, device=table.device) < H + G).view(-1, 1, 1)
 
     @torch.inference_mode()
     def __call__(self, ids: Tensor, cache: KVCache) -> Tensor:
@@ -45,15 +54,15 @@ class NextToken:
         def norm(x: Tensor) -> Tensor:
             return x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self.short)
 
-        x = self.decoder.embed_tokens.weight[ids]  # (B, C)
+        x = self.decoder.embed_tokens(ids)  # (B, C)
         for number, (qkv, o, gate_up, down) in enumerate(self.layers):
-            heads = (norm(x) @ qkv).view(-1, H + 2 * G, 1, D)
+            heads = qkv(norm(x)).view(-1, H + 2 * G, 1, D)
             heads = torch.addcmul(heads * cos, heads.roll(D // 2, dims=-1), sin)
             k, v = cache.extend(number, heads.narrow(1, H, 2 * G))  # (B, G, S, D)
             q = heads.narrow(1, 0, H)
             y = F.scaled_dot_product_attention(q, k, v, enable_gqa=self.grouped)
-            x = torch.addmm(x, y.flatten(1), o)
-            gate, up = (norm(x) @ gate_up).chunk(2, dim=-1)  # (B, F) each
-            x = torch.addmm(x, F.silu(gate) * up, down)
+            x = x + o(y.flatten(1))
+            gate, up = gate_up(norm(x)).chunk(2, dim=-1)  # (B, F) each
+            x = x + down(F.silu(gate) * up)
         cache.length += 1
-        return norm(x) @ self.table
+        return self.scores(norm(x))

@@ -84,29 +84,28 @@ def generate_tokens(
     context_length, weight = model.config.context_length, model.model.embed_tokens.weight
     generator = torch.Generator()
     generator.seed() if sampling.seed is None else generator.manual_seed(sampling.seed)
-    read = [ids[:, -context_length:].to(weight.device)]  # the rows, a piece after the other
-    new, cache = read[0], KVCache(model.config, len(ids), weight)
+    ids = new = ids[:, -context_length:].to(weight.device)
+    cache = KVCache(model.config, len(ids), weight)
     cache.next_token = NextToken(model)
-    first = int(read[0][0, 0] == eot_id)  # one story's end does not put off the next's
-    penalised, stopped = sampling.repetition_penalty != 1, torch.zeros(len(ids), dtype=torch.bool)
-    plain = sampling.temperature < 1e-6 and not penalised
+    first = int(ids[0, 0] == eot_id)  # one story's end does not put off the next's
+    plain = sampling.temperature < 1e-6 and sampling.repetition_penalty == 1
+    stopped = torch.zeros(len(ids), dtype=torch.bool)
     for _ in range(sampling.max_new_tokens):
         if cache.length + new.shape[1] > context_length:
-            new, cache.length = torch.cat(read, 1)[:, -(context_length // 2 or 1) :], 0
+            new, cache.length = ids[:, -(context_length // 2 or 1) :], 0
         with evaluating(model):
             logits = model(new, cache)[:, -1]  # (B, V)
-        previous = torch.cat(read, 1)[:, first:] if penalised else None
         if plain:
             drawn = logits.argmax(-1).cpu()  # (B,)
         else:
-            drawn = draw(next_token_probabilities(logits, sampling, previous), generator)
+            drawn = draw(next_token_probabilities(logits, sampling, ids[:, first:]), generator)
         drawn = drawn.masked_fill(stopped, eot_id)
         stopped = drawn == eot_id
         yield drawn
         if stopped.all():
             return
         new = drawn.unsqueeze(1).to(weight.device)  # (B, 1)
-        read.append(new)
+        ids = torch.cat((ids, new), dim=1)
 
 
 def _draw(

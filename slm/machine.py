@@ -3,9 +3,9 @@
 import ctypes
 import os
 from contextlib import suppress
+from importlib import import_module
 
 import torch
-import torch.nn.functional as F
 
 
 def pick_device(device: str = "auto") -> str:
@@ -15,24 +15,10 @@ def pick_device(device: str = "auto") -> str:
     device = next(filter(there.get, there), "cpu") if device == "auto" else device
     if device == "cuda" and "LOCAL_RANK" in os.environ:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    if device == "mps" and not computes_rightly(device):
+    if device == "mps" and not import_module("slm.mps").computes_rightly(device):
         print("This Mac's GPU (MPS) computes wrongly with this PyTorch: using the processor.")
         return "cpu"
     return device
-
-
-def computes_rightly(device: str) -> bool:
-    """Whether attention and its gradients are there what they are on the processor."""
-    slopes = []
-    for place in ("cpu", device):
-        x = torch.linspace(-2, 2, 3 * 2 * 64 * 32).sin().view(3, 1, 2, 64, 32)
-        try:
-            x = x.to(place).requires_grad_()
-            F.scaled_dot_product_attention(*x, is_causal=True).square().sum().backward()
-        except (AssertionError, NotImplementedError, RuntimeError):
-            return False
-        slopes.append(x.grad.cpu())
-    return torch.allclose(*slopes, rtol=1e-2, atol=1e-3)
 
 
 def pick_precision(precision: str, device: str) -> torch.dtype:

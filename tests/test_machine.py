@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from slm.machine import (
-    computes_rightly,
     keep_freed_memory,
     pick_device,
     pick_precision,
@@ -28,7 +27,7 @@ from slm.machine import (
 )
 def test_the_best_device_is_picked_unless_one_is_named(monkeypatch, cuda, mps, asked, expected):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.setattr("slm.machine.computes_rightly", lambda device: True)
+    monkeypatch.setattr("slm.mps.computes_rightly", lambda device: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert pick_device(asked) == expected
@@ -114,7 +113,7 @@ import resource
 import sys
 
 import torch
-from slm.machine import computes_rightly, keep_freed_memory
+from slm.machine import keep_freed_memory
 
 if sys.argv[1] == "keep":
     keep_freed_memory()
@@ -143,12 +142,7 @@ def test_a_gpu_that_cannot_be_used_or_computes_wrongly_is_left_alone(monkeypatch
     assert "MPS" in capsys.readouterr().out
     wrong = lambda self, place: self + 0.1 * (place != "cpu")  # noqa: E731
     monkeypatch.setattr(torch.Tensor, "to", wrong)
-    assert not computes_rightly("meta")
     assert pick_device("auto") == "cpu"
-
-
-def test_the_processor_computes_what_it_computes():
-    assert computes_rightly("cpu")
 
 
 def test_each_process_on_a_machine_takes_its_own_gpu(monkeypatch):
