@@ -59,9 +59,8 @@ class NextToken:
             heads = qkv(norm(x)).view(-1, H + 2 * G, 1, D)
             heads = torch.addcmul(heads * cos, heads.roll(D // 2, dims=-1), sin)
             k, v = cache.extend(number, heads.narrow(1, H, 2 * G))  # (B, G, S, D)
-            q = heads.narrow(1, 0, H)
-            y = F.scaled_dot_product_attention(q, k, v, enable_gqa=self.grouped)
-            x = x + o(y.flatten(1))
+            q, gqa = heads.narrow(1, 0, H), self.grouped
+            x = x + o(F.scaled_dot_product_attention(q, k, v, enable_gqa=gqa).flatten(1))
             gate, up = gate_up(norm(x)).chunk(2, dim=-1)  # (B, F) each
             x = x + down(F.silu(gate) * up)
         cache.length += 1
