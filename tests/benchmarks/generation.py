@@ -8,11 +8,9 @@ from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
 from itertools import islice
-from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import torch
 from common import in_turns, machine, serve, table, worker
 
@@ -21,7 +19,7 @@ from slm.generation import generate_tokens
 from slm.tokenizer import Tokenizer
 
 OURS, THEIRS = "slm", "transformers"
-GGUF_TYPES = {"llama.cpp F32": "F32", "llama.cpp Q8_0": "Q8_0"}
+GGUF_TYPES = {"llama.cpp F32": "f32", "llama.cpp Q8_0": "q8_0"}
 PROMPT = "Once upon a time"
 
 
@@ -46,54 +44,6 @@ def save_random_model(folder: str) -> None:
             if weight.dim() == 2:
                 weight.normal_(std=0.1, generator=generator)
     slm.save_model(folder, model, slm.load_tokenizer())
-
-
-def save_gguf(model: slm.Transformer, tokenizer: Tokenizer, file: str, kind: str) -> None:
-    """Write a model in llama.cpp's format, its matrices as "F32" or "Q8_0"."""
-    import json
-
-    import gguf
-
-    config, eot = model.config, tokenizer.eot_id
-    writer = gguf.GGUFWriter(file, "llama")
-    writer.add_file_type(gguf.LlamaFileType[{"F32": "ALL_F32", "Q8_0": "MOSTLY_Q8_0"}[kind]])
-    writer.add_context_length(config.context_length)
-    writer.add_embedding_length(config.d_model)
-    writer.add_block_count(config.n_layers)
-    writer.add_feed_forward_length(config.d_ff)
-    writer.add_head_count(config.n_heads)
-    writer.add_head_count_kv(config.n_kv_heads)
-    writer.add_layer_norm_rms_eps(config.norm_eps)
-    writer.add_rope_freq_base(config.rope_theta)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_vocab_size(config.vocab_size)
-    with TemporaryDirectory() as folder:
-        tokenizer.save(folder)
-        saved = json.loads((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"))["model"]
-    merges = [m if isinstance(m, str) else " ".join(m) for m in saved["merges"]]
-    tokens = {i: token for token, i in saved["vocab"].items()} | {eot: "<|endoftext|>"}
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list([tokens[i] for i in range(len(tokens))])
-    writer.add_token_types([3 if i == eot else 1 for i in range(len(tokens))])  # control, normal
-    writer.add_token_merges(merges)
-    writer.add_bos_token_id(eot)
-    writer.add_eos_token_id(eot)
-    writer.add_add_bos_token(False)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.n_layers)
-    for name, weight in model.state_dict().items():
-        array = weight.numpy()
-        if name.endswith(("q_proj.weight", "k_proj.weight")):  # pairs side by side, not halves
-            halves = array.reshape(-1, 2, config.head_dim // 2, config.d_model)
-            array = halves.swapaxes(1, 2).reshape(array.shape)
-        kept = kind if array.ndim == 2 else "F32"
-        kept = gguf.GGMLQuantizationType[kept]
-        array = gguf.quants.quantize(np.ascontiguousarray(array), kept)
-        writer.add_tensor(names.get_name(name, (".weight",)), array, raw_dtype=kept)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def prompt_ids(tokenizer: Tokenizer) -> list[int]:
@@ -135,7 +85,7 @@ def llama_cpp(folder: str, new_tokens: int, kind: str, threads: int) -> Callable
 
     model, tokenizer = slm.load_model(folder)
     with TemporaryDirectory() as gguf_folder:
-        save_gguf(model, tokenizer, file := f"{gguf_folder}/model.gguf", kind)
+        file = str(slm.export_gguf(folder, f"{gguf_folder}/model.gguf", kind))
         length = model.config.context_length
         size = dict(n_ctx=length, n_threads=threads, n_threads_batch=threads)
         llama = Llama(file, verbose=False, **size)
