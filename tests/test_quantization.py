@@ -1,6 +1,5 @@
 import json
 
-import gguf
 import numpy as np
 import pytest
 import torch
@@ -27,6 +26,7 @@ def some_weights(rows=6, columns=64, seed=0):
 
 
 def test_eight_bits_in_groups_of_32_are_llama_cpps_q8_0():
+    gguf = pytest.importorskip("gguf")
     weight = some_weights()
     codes, scales = quantize_matrix(weight, 8, 32)
     ours = (codes.unflatten(1, (-1, 32)) * scales.unsqueeze(-1)).flatten(1)
