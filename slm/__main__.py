@@ -8,14 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
 from itertools import chain
+from pathlib import Path
 
 import slm
+from slm.finetuning import FineTuneConfig
 from slm.training import PRESETS
 
 EXAMPLES = """examples:
   python -m slm generate "Once upon a time"            with the model in the box
   python -m slm train                                  your own, in five minutes
   python -m slm evaluate runs/mine --report mine.html  how good is it?
+  python -m slm finetune mine.txt --folder runs/mine   a model that speaks as you write
 """
 GENERATE = """examples:
   python -m slm generate
@@ -27,6 +30,21 @@ TRAIN = """examples:
   python -m slm train --stories mine.txt --minutes 20 --n_layers 6
   python -m slm train --folder runs/mine --n 3000000 --preset full
   torchrun --nproc-per-node=2 -m slm train --steps 500
+"""
+FINETUNE = """examples:
+  python -m slm finetune mine.txt --folder runs/mine
+  python -m slm finetune diary/ --folder runs/diary --epochs 5 --replay 0.5
+  python -m slm finetune mine.txt --folder runs/lora --lora_rank 8
+"""
+QUANTIZE = """examples:
+  python -m slm quantize stories runs/small --bits 8
+  python -m slm quantize runs/mine runs/tiny --bits 4 --group_size 64
+"""
+EXPORT = """examples:
+  python -m slm export stories story.gguf              for llama.cpp, Ollama, LM Studio
+  python -m slm export runs/mine mine.gguf --type q8_0
+  python -m slm export runs/mine mine.onnx             for a browser or a phone
+  python -m slm export runs/mine you/your-model        to the hub
 """
 EVALUATE = """examples:
   python -m slm evaluate                               the model in the box, on TinyStories
@@ -67,6 +85,26 @@ def parser() -> argparse.ArgumentParser:
     _stories(score)
     score.add_argument("--report", metavar="FILE", help="write a page about it, in HTML")
     score.add_argument("--evaluation_stories", type=int, default=300, help="how many (%(default)s)")
+
+    tune = command(_finetune, "teach a model your own stories", FINETUNE)
+    tune.add_argument("stories", help="a file, or a folder of files")
+    tune.add_argument("--model", default="stories", help="a folder; default: the one in the box")
+    tune.add_argument("--folder", required=True, help="where the new model is kept")
+    _settings(tune, FineTuneConfig)
+
+    small = command(_quantize, "make a model small: weights in 8 or 4 bits", QUANTIZE)
+    small.add_argument("model", help="a folder, or stories: the one in the box")
+    small.add_argument("folder", help="where the small one is kept")
+    small.add_argument("--bits", type=int, default=8, help="8 or 4 (%(default)s)")
+    small.add_argument("--group_size", type=int, help="weights that share a scale")
+
+    export = command(_export, "hand a model to other tools", EXPORT)
+    export.add_argument("model", help="a folder, or stories: the one in the box")
+    export.add_argument("to", help="a .gguf or .onnx file, or a name on the hub: you/your-model")
+    export.add_argument(
+        "--type", default="f16", help="of .gguf: f32, f16, q8_0, q4_0 (%(default)s)"
+    )
+    export.add_argument("--int8", action="store_true", help="of .onnx: matrices in 8 bits")
     return top
 
 
@@ -134,6 +172,30 @@ def _evaluate(
     for name, x in scores.items():
         bits, nats = f"{x.bits_per_byte:13.3f}", f"{x.nats_per_token:14.3f}"
         print(f"{name:{width}}  {bits}  {nats}  {x.perplexity:10.1f}")
+
+
+def _finetune(model: str, stories: str, folder: str, **settings) -> None:
+    print(slm.finetune(*slm.load_model(model), stories, folder=folder, **settings))
+    print(f"\nThe model is in {folder}.")
+
+
+def _quantize(model: str, folder: str, bits: int, group_size: int | None) -> None:
+    large, tokenizer = slm.load_model(model)
+    slm.save_model(folder, slm.quantize(large, bits, group_size), tokenizer)
+    size = (Path(folder) / "model.safetensors").stat().st_size
+    whole = 4 * sum(weight.numel() for weight in large.parameters())
+    print(f"{size / 1e6:.2f} MB instead of {whole / 1e6:.2f} in 32 bits. The model is in {folder}.")
+
+
+def _export(model: str, to: str, type: str, int8: bool) -> None:
+    if to.endswith(".gguf"):
+        print(f"Wrote {slm.export_gguf(model, to, type)}, and a Modelfile for Ollama beside it.")
+    elif to.endswith(".onnx"):
+        print(f"Wrote {slm.export_onnx(model, to, int8=int8)}.")
+    elif "/" in to and not Path(to).suffix:
+        print(f"It is at {slm.push_to_hub(model, to)}.")
+    else:
+        raise ValueError(f"Give a .gguf or .onnx file or a name on the hub, not {to!r}.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,6 +22,9 @@ LLAMA_NAMES |= {"n_kv_heads": "num_key_value_heads", "d_model": "hidden_size"}
 LLAMA_NAMES |= {"d_ff": "intermediate_size", "rope_theta": "rope_theta", "norm_eps": "rms_norm_eps"}
 LLAMA_NAMES |= {"tie_embeddings": "tie_word_embeddings", "dropout": "slm_dropout"}
 LLAMA = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
+UNSAID = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "rope_theta": 10_000.0}
+UNSAID |= {"num_key_value_heads": None, "rms_norm_eps": 1e-6, "tie_word_embeddings": False}
+UNSAID |= {"rope_type": "default", "slm_dropout": 0.0}
 
 
 def save_model(
@@ -32,11 +35,12 @@ def save_model(
     Raises ValueError where model and tokenizer do not belong together."""
     model.check_tokenizer(tokenizer)
     folder, config, eot = Path(folder), model.config, tokenizer.eot_id
-    ends, length = {"bos_token_id": eot, "eos_token_id": eot}, min(400, config.context_length)
+    ends = {"bos_token_id": tokenizer.bos_id, "eos_token_id": eot}
     llama = LLAMA | ends | {name: getattr(config, field) for field, name in LLAMA_NAMES.items()}
     llama |= {"architectures": ["LlamaForCausalLM"], "head_dim": config.head_dim}
-    llama |= {"dtype": str(dtype)[6:], "prefix": END_OF_TEXT}  # put before prompts by transformers
-    generation = ends | {"pad_token_id": eot, "max_new_tokens": length}
+    llama |= {"dtype": str(dtype).removeprefix("torch.")}
+    llama |= {"prefix": tokenizer.decode([tokenizer.bos_id])}  # put before prompts by transformers
+    generation = ends | {"pad_token_id": eot, "max_new_tokens": min(400, config.context_length)}
     generation |= {"do_sample": True, "temperature": 0.8, "top_k": 0}
     weights = {name: value.to("cpu", dtype) for name, value in model.state_dict().items()}
     if how := getattr(model, "quantization", None):  # by slm.quantize: its codes stay as they are
@@ -52,18 +56,20 @@ def save_model(
 
 def load_model(folder_or_name: str | Path) -> tuple[Transformer, Tokenizer]:
     """Load a model, in float32 on the CPU, and its tokenizer from a folder, or one in the package
-    by name. Raises FileNotFoundError or ValueError where there is no whole model of this kind."""
+    by name; or any small Llama, also from the hub by its name, "owner/model". Raises
+    FileNotFoundError or ValueError where there is no whole model of this kind."""
     folder = Path(folder_or_name).expanduser()
     if not folder.exists() and (BUNDLED / folder / "config.json").exists():
         folder = BUNDLED / folder
+    elif len(folder.parts) == 2 and not folder.parent.exists():
+        folder = import_module("slm.foreign").fetch_model(folder.as_posix())
     for path in (folder / "config.json", folder / "model.safetensors"):
         if not path.is_file():
             mend = "name a folder that slm.save_model or slm.train has written"
             raise FileNotFoundError(f"There is no model at {path}: {mend}.")
     try:
         llama = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        unsaid = {"rope_type": "default", "slm_dropout": 0.0}
-        llama = unsaid | llama | llama.get("rope_parameters", {}) | llama.get("quantization", {})
+        llama = UNSAID | llama | llama.get("rope_parameters", {}) | llama.get("quantization", {})
         for name, wanted in (LLAMA | {"rope_type": "default"}).items():
             if llama.get(name) != wanted:
                 raise ValueError(f"its {name} is {llama.get(name)!r}, not {wanted!r}")
@@ -72,8 +78,13 @@ def load_model(folder_or_name: str | Path) -> tuple[Transformer, Tokenizer]:
         if "bits" in llama:
             how = llama["bits"], llama["group_size"]
             model = import_module("slm.quantization").quantize(model, *how)
-        model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
-        tokenizer = load_tokenizer(folder)
+        weights = safetensors.torch.load_file(folder / "model.safetensors")
+        if config.tie_embeddings:
+            weights.pop("lm_head.weight", None)  # the same table again
+        model.load_state_dict(weights)
+        ours = llama.get("prefix") == END_OF_TEXT
+        load = load_tokenizer if ours else import_module("slm.foreign").ForeignTokenizer
+        tokenizer = load(folder)
         model.check_tokenizer(tokenizer)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, SafetensorError) as why:
         what = f"no {why} in config.json" if isinstance(why, KeyError) else why

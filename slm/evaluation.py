@@ -48,7 +48,7 @@ def token_nats(
     model.check_tokenizer(tokenizer)
     rows, T, eot = [], model.config.context_length, tokenizer.eot_id
     for number, story in enumerate(stories):
-        ids = torch.tensor([eot, *tokenizer.encode(story), eot])
+        ids = torch.tensor([tokenizer.bos_id, *tokenizer.encode(story), eot])
         # A row's last id is the next one's first: every id after the first is predicted once.
         rows += [(number, ids[at : at + T + 1]) for at in range(0, len(ids) - 1, T)]
     order = sorted(range(len(rows)), key=lambda row: len(rows[row][1]))

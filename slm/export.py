@@ -241,6 +241,8 @@ def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
     where it has none; give its address. Log in first: `hf auth login`. The run's state for going on
     with training stays here. Raises what huggingface_hub raises, as without a login."""
     api = needed("huggingface_hub", "huggingface_hub").HfApi()
+    if not (Path(folder) / "config.json").is_file():
+        raise FileNotFoundError(f"There is no model at {folder}: name a folder that holds one.")
     if not (Path(folder) / "README.md").exists():
         model_card(folder, title=name.rpartition("/")[2])
     address = api.create_repo(name, private=private, exist_ok=True)

@@ -183,7 +183,8 @@ def _learn(
     batches = _side_by_side(sources)
     per_epoch = -(-len(packed) // ((config.batch_size - few) * length))  # steps
     steps = config.epochs * per_epoch
-    best, lowest, epochs = None, evaluate(model, tokenizer, held).nats_per_token, []
+    best, epochs = copy.deepcopy(model.state_dict()), []
+    lowest = evaluate(model, tokenizer, held).nats_per_token
     keep_freed_memory()
     torch.manual_seed(config.seed)  # dropout draws from the global state
     model.train()
@@ -201,8 +202,7 @@ def _learn(
                 best, lowest = copy.deepcopy(model.state_dict()), epochs[-1]
             elif min(epochs[-config.patience :]) > lowest and len(epochs) >= config.patience:
                 break
-    if best:
-        model.load_state_dict(best)
+    model.load_state_dict(best)
     return epochs
 
 

@@ -117,7 +117,7 @@ def _draw(
     if not isinstance(prompt, str):
         raise ValueError(f"The prompt must be a text, not {prompt!r}; an empty one is welcome.")
     model.check_tokenizer(tokenizer)
-    ids = torch.tensor([[tokenizer.eot_id, *tokenizer.encode(prompt)]] * rows)  # (B, T)
+    ids = torch.tensor([[tokenizer.bos_id, *tokenizer.encode(prompt)]] * rows)  # (B, T)
     return generate_tokens(model, ids, sampling, tokenizer.eot_id)
 
 

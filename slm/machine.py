@@ -34,16 +34,6 @@ def pick_precision(precision: str, device: str) -> torch.dtype:
     return torch.bfloat16 if modern else torch.float32
 
 
-def rows_at_once(rows: int, row_bytes: int, device: str, world_size: int = 1) -> int:
-    """How many of a step's rows to read at once: the most that divide them and, at `row_bytes`
-    each, fit into 80 % of the free memory of `world_size` such GPUs; on other devices, all."""
-    if device != "cuda":
-        return rows
-    room = max(0.8 * torch.cuda.mem_get_info()[0] // row_bytes, 1) * world_size
-    fitting = (n for n in range(rows, 0, -1) if rows % n == n % world_size == 0 and n <= room)
-    return next(fitting, rows)
-
-
 def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees for the next step's tensors. Else glibc gives
     it back to Linux, which clears every page anew, a fifth of a step. Other systems: no change."""

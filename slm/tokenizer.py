@@ -29,7 +29,7 @@ class Tokenizer:
     ids, `digest` a short hash of all that decides them. An id of no token raises ValueError."""
 
     def __init__(self, name: str, ranks: dict[bytes, int], eot_id: int):
-        self.name, self.eot_id, self.vocab_size = name, eot_id, len(ranks) + 1
+        self.name, self.vocab_size, self.bos_id, self.eot_id = name, len(ranks) + 1, eot_id, eot_id
         special = {"special_tokens": {END_OF_TEXT: eot_id}}
         self.encoding = tiktoken.Encoding(name, pat_str=PATTERN, mergeable_ranks=ranks, **special)
         self.dtype = np.dtype(np.uint16 if self.vocab_size <= 65_536 else np.uint32)

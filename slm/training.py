@@ -23,7 +23,7 @@ from slm.checkpoint import read_state, restore_state, save_model, save_state
 from slm.evaluation import evaluate
 from slm.files import write
 from slm.generation import generate
-from slm.machine import keep_freed_memory, pick_device, pick_precision, rows_at_once
+from slm.machine import keep_freed_memory, pick_device, pick_precision
 from slm.model import ModelConfig, Transformer
 from slm.optimization import BUDGETS, TrainConfig, learning_rate_factor, make_optimizers, train_step
 from slm.settings import check_choice, split_settings
@@ -138,9 +138,8 @@ def train(
     model = Transformer(model_config, config.seed).to(device)
     optimizers = make_optimizers(model, config)
     length, packed = model_config.context_length, pack(stories.train, tokenizer)
-    size = 40 * model_config.d_model + 10 * model_config.d_ff  # bytes kept for the way back, by
-    size = model_config.n_layers * size + 12 * model_config.vocab_size  # token, measured
-    rows = rows_at_once(config.batch_size, size * length, device, world_size)
+    fitting = import_module("slm.cuda").rows_at_once
+    rows = fitting(device, config.batch_size, model_config, world_size)
     pieces = config.grad_accumulation * config.batch_size // rows
     work = replace(config, batch_size=rows, grad_accumulation=pieces)  # the same step, in pieces
     how = dict(batch_size=rows, context_length=length, seed=config.seed)

@@ -214,7 +214,7 @@ def test_a_missing_folder_is_named(name, tmp_path):
         ({"hidden_size": 64}, "size mismatch"),
         ({"num_hidden_layers": 1}, "Unexpected key"),
         ({"tie_word_embeddings": False}, "lm_head"),
-        *[({name: ...}, name) for name in ("model_type", "hidden_size", "rope_theta")],
+        *[({name: ...}, name) for name in ("model_type", "hidden_size", "vocab_size")],
     ],
     ids=str,
 )

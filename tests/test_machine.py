@@ -11,7 +11,6 @@ from slm.machine import (
     keep_freed_memory,
     pick_device,
     pick_precision,
-    rows_at_once,
 )
 
 
@@ -87,15 +86,6 @@ def test_on_an_older_processor_a_step_is_computed_in_float32():
 
 
 # Memory
-
-
-@pytest.mark.parametrize(
-    ("free", "at_once"), [(1e9, 12), (12.4e6, 6), (1e6, 1), (5.1e6, 4), (9, 1)]
-)
-def test_a_gpu_reads_as_many_rows_at_once_as_fit_and_divide_the_step(monkeypatch, free, at_once):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 80e9))
-    assert rows_at_once(12, 1_000_000, "cuda") == at_once
-    assert rows_at_once(12, 1_000_000, "cpu") == 12
 
 
 def test_without_the_c_librarys_setting_memory_is_left_as_it_is(monkeypatch):

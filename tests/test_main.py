@@ -79,6 +79,35 @@ def test_evaluate_writes_a_report(model, stories, capsys, monkeypatch):
     assert calls == [{"name": "model", "file": "page.html", "evaluation_stories": 2}]
 
 
+def test_finetune_keeps_a_model_and_shows_before_and_after(model, stories, capsys, monkeypatch):
+    ordinary = slm.load_stories(stories)
+    monkeypatch.setattr("slm.finetuning.load_stories", lambda n: ordinary)
+    words = f"finetune {stories} --model {model} --folder new --epochs 1 --batch_size 2"
+    assert main(words.split()) == 0
+    told = capsys.readouterr().out
+    assert "your held-out stories" in told and "The model is in new." in told
+    assert slm.load_model("new")[0].config == slm.load_model(model)[0].config
+
+
+def test_quantize_keeps_a_smaller_model(model, capsys):
+    assert main(f"quantize {model} small --bits 4 --group_size 16".split()) == 0
+    assert "The model is in small." in capsys.readouterr().out
+    assert slm.load_model("small")[0].quantization["bits"] == 4
+
+
+def test_export_goes_by_the_ending(model, capsys, monkeypatch):
+    for name in ("export_gguf", "export_onnx", "push_to_hub"):
+        told = lambda *given, name=name, **how: f"{name} {given} {how}"  # noqa: E731
+        monkeypatch.setattr(slm, name, told)
+    for words, said in (
+        ("x.gguf --type q8_0", "export_gguf ('model', 'x.gguf', 'q8_0') {}"),
+        ("x.onnx --int8", "export_onnx ('model', 'x.onnx') {'int8': True}"),
+        ("me/mine", "push_to_hub ('model', 'me/mine') {}"),
+    ):
+        assert main(f"export {model} {words}".split()) == 0
+        assert said in capsys.readouterr().out
+
+
 def test_an_interrupted_command_says_so_by_its_exit_code(model, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
@@ -106,6 +135,10 @@ def test_a_reader_that_has_read_enough_is_no_error(model):
         ("generate --model nowhere", "There is no model at nowhere"),
         ("generate --model model --temperature hot", "temperature must be"),
         ("generate --model model --n 0", "n must be"),
+        ("finetune nowhere.txt --model model --folder x", "there is no file"),
+        ("finetune mine.txt --model model --folder x --epochs 0", "epochs must be"),
+        ("quantize model x --bits 5", "bits must be"),
+        ("export model x.bin", "Give a .gguf or .onnx"),
         ("evaluate nowhere --stories mine.txt", "There is no model at nowhere"),
         ("evaluate model --stories nowhere.txt", "there is no file"),
         ("train --stories nowhere.txt", "there is no file"),
