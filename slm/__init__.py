@@ -15,10 +15,12 @@ __all__ = ["ModelConfig", "SamplingConfig", "TrainConfig", "Transformer", "atten
 __all__ += ["evaluate", "generate", "load_model", "load_stories", "load_tokenizer", "plots"]
 __all__ += ["OPENINGS", "NGram", "save_model", "stream", "train", "train_tokenizer"]
 __all__ += ["export_gguf", "export_onnx", "finetune", "model_card", "push_to_hub", "quantize"]
+__all__ += ["size_table"]
 __all__ += ["distinct", "longest_copies", "repetition", "story_report"]
 OPTIONAL = {"attention_maps": "slm.attention", "train_tokenizer": "slm.bpe"}
 OPTIONAL |= {"NGram": "slm.baselines", "OPENINGS": "slm.openings", "story_report": "slm.report"}
 OPTIONAL |= {"finetune": "slm.finetuning", "quantize": "slm.quantization"}
+OPTIONAL["size_table"] = "slm.quantization"
 OPTIONAL |= dict.fromkeys(("export_gguf", "export_onnx", "model_card", "push_to_hub"), "slm.export")
 OPTIONAL |= dict.fromkeys(("distinct", "longest_copies", "repetition"), "slm.originality")
 

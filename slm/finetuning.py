@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from textwrap import fill
 
 import torch
 from torch import Tensor
@@ -76,8 +77,9 @@ class FineTuned:
         for name, told in (("yours", "your held-out stories"), ("ordinary", "ordinary stories")):
             bits = [scores[name].bits_per_byte for scores in (self.before, self.after)]
             rows.append(f"{told:<22}{bits[0]:8.3f}{bits[1]:8.3f}")
-        for before, after in self.samples:
-            rows.append(f"\nbefore: {' '.join(before.split())}\nafter:  {' '.join(after.split())}")
+        for pair in self.samples:
+            for when, text in zip(("before", "after"), pair, strict=True):
+                rows.append(fill(f"{when}: {text}", 100, subsequent_indent="    "))
         return "\n".join(rows)
 
 
@@ -124,8 +126,8 @@ def finetune(
     **settings,
 ) -> FineTuned:
     """Teach a model your own stories: a file or a folder of them, or a list of texts, of any
-    length. The model that is given stays as it is; the one that comes back is saved in `folder`,
-    where one is named.
+    length; or "lighthouse", the tales that come with the package. The model that is given stays as
+    it is; the one that comes back is saved in `folder`, where one is named.
 
     Some of your stories are held out: after each epoch they are scored, and the best epoch's
     weights are kept. Against forgetting, a share of each batch comes from `ordinary` stories

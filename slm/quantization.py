@@ -4,14 +4,25 @@ A weight is kept as a whole number, its code, times a scale that it shares with 
 The scale is chosen so that the group's largest weight gets the largest code (symmetric, absmax)."""
 
 import copy
+import threading
+import time
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slm.checkpoint import save_model
+from slm.evaluation import evaluate
+from slm.generation import SamplingConfig, generate_tokens
 from slm.model import Transformer
 from slm.settings import check_choice
+from slm.tokenizer import Tokenizer
+
+SCRATCH = 2**17  # floats: half a megabyte, which stays in a processor's cache
+_LOCAL = threading.local()
 
 
 def quantize_matrix(weight: Tensor, bits: int, group_size: int) -> tuple[Tensor, Tensor]:
@@ -71,8 +82,24 @@ class QuantizedMatrix(nn.Module):
         scales = torch.cat([part.scales for part in parts])
         if first.bits == 4 or scales.shape[1] > 1:
             return lambda x: F.linear(x * factor, first._dequantize(codes, scales))
-        codes, scales = codes.T.contiguous(), scales.float().squeeze(1)
-        return lambda x: ((x * factor) @ codes.float()) * scales
+        factor, scales = torch.as_tensor(factor), scales.float().squeeze(1)
+        step = max(1, SCRATCH // codes.shape[1])
+        pieces = [piece.T.contiguous() for piece in codes.split(step)]  # (columns, step)
+
+        def times(x: Tensor) -> Tensor:
+            x, some = x * factor, _scratch()
+            # One piece at a time becomes floats, in memory that is near and used again and again.
+            parts = [x @ some[: c.numel()].view(c.shape).copy_(c) for c in pieces]
+            return (torch.cat(parts, 1) if len(parts) > 1 else parts[0]).mul_(scales)
+
+        return times
+
+
+def _scratch() -> Tensor:
+    """Memory for `SCRATCH` floats, each thread's own."""
+    if not hasattr(_LOCAL, "scratch"):
+        _LOCAL.scratch = torch.empty(SCRATCH)
+    return _LOCAL.scratch
 
 
 def quantize(model: Transformer, bits: int = 8, group_size: int | None = None) -> Transformer:
@@ -99,3 +126,37 @@ def quantize(model: Transformer, bits: int = 8, group_size: int | None = None) -
             small.lm_head = QuantizedMatrix(small.lm_head.weight, 8, None, is_table=False)
     small.quantization = {"model_type": "llama", "bits": bits, "group_size": group_size}
     return small.requires_grad_(False)
+
+
+def size_table(models: dict[str, Transformer], tokenizer: Tokenizer, stories: Sequence[str]) -> str:
+    """What each of some models by name takes and gives, as a table to print: megabytes on disk and
+    in memory, bits per byte on stories, and tokens a second of one story, each beside those of the
+    first. It takes some seconds for each."""
+    head = ("", "on disk", "in memory", "bits per byte", "", "tokens/s", "")
+    rows, base = [head], None
+    for name, model in models.items():
+        with TemporaryDirectory() as folder:
+            save_model(folder, model, tokenizer)
+            size = (Path(folder) / "model.safetensors").stat().st_size / 1e6
+        memory = sum(value.nbytes for value in model.state_dict().values()) / 1e6
+        bits, speed = evaluate(model, tokenizer, stories).bits_per_byte, _speed(model, tokenizer)
+        base = base or (size, bits, speed)
+        change, times = f"{bits / base[1] - 1:+.2%}", f"{speed / base[2]:.2f} times"
+        shares = (f"{size:.2f} MB, {size / base[0]:.0%}", f"{memory:.2f} MB")
+        rows.append((name, *shares, f"{bits:.4f}", change, f"{speed:,.0f}", times))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        first, *others = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join([first.strip().ljust(widths[0]), *others]))
+    return "\n".join(lines)
+
+
+def _speed(model: Transformer, tokenizer: Tokenizer, new_tokens: int = 200) -> float:
+    """Tokens a second of one story, the likeliest each time: the best of three."""
+    sampling, seconds = SamplingConfig(max_new_tokens=new_tokens, temperature=0), []
+    for _ in range(3):
+        start = time.perf_counter()
+        list(generate_tokens(model, torch.tensor([[tokenizer.bos_id]]), sampling, eot_id=-1))
+        seconds.append(time.perf_counter() - start)
+    return new_tokens / min(seconds)

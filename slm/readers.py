@@ -5,15 +5,19 @@ from pathlib import Path
 
 from slm.stories import END
 
+BUNDLED = Path(__file__).parent / "assets"
 KINDS = (".txt", ".json", ".jsonl", ".csv", ".parquet")
 
 
 def read_stories(source: str | Path) -> list[str]:
     """The stories of a file or of all files in a folder, in the order of their names, not cleaned.
     In a .txt file `<|endoftext|>` stands between stories, or else two or more blank lines; the
-    other kinds have a column "text" or "story". Raises FileNotFoundError or ValueError, naming the
-    file and what is wrong with it."""
+    other kinds have a column "text" or "story". "lighthouse", where there is no such file, gives
+    the tales of a lighthouse robot that come with the package. Raises FileNotFoundError or
+    ValueError, naming the file and what is wrong with it."""
     path, texts = Path(source).expanduser(), []
+    if str(source) == "lighthouse" and not path.exists():
+        path = BUNDLED / "lighthouse.txt"
     if not str(source) or not path.exists():
         raise FileNotFoundError(f"there is no file or folder {str(source)!r}: give the path to one")
     files = sorted(path.iterdir()) if path.is_dir() else [path]
