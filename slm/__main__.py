@@ -46,6 +46,14 @@ EXPORT = """examples:
   python -m slm export runs/mine mine.onnx             for a browser or a phone
   python -m slm export runs/mine you/your-model        to the hub
 """
+SERVE = """examples:
+  python -m slm serve                                  the model in the box, at port 8000
+  python -m slm serve runs/mine --port 9000 --api_key secret
+
+then, with any OpenAI client:
+  curl http://127.0.0.1:8000/v1/completions -H "Content-Type: application/json" \\
+    -d '{"prompt": "Once upon a time", "max_tokens": 100}'
+"""
 EVALUATE = """examples:
   python -m slm evaluate                               the model in the box, on TinyStories
   python -m slm evaluate runs/mine --stories mine.txt
@@ -105,6 +113,15 @@ def parser() -> argparse.ArgumentParser:
         "--type", default="f16", help="of .gguf: f32, f16, q8_0, q4_0 (%(default)s)"
     )
     export.add_argument("--int8", action="store_true", help="of .onnx: matrices in 8 bits")
+
+    serve = command(_serve, "serve stories over HTTP, as OpenAI's completions", SERVE)
+    serve.add_argument("model", nargs="?", default="stories", help="default: the one in the box")
+    serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0: all may ask (%(default)s)")
+    serve.add_argument("--port", type=int, default=8000, help="(%(default)s)")
+    serve.add_argument("--api_key", default=os.environ.get("SLM_API_KEY"), help="or $SLM_API_KEY")
+    serve.add_argument("--origin", action="append", default=[], help="a web page that may ask")
+    for name, most in (("stories", 32), ("waiting", 64), ("prompt", 20_000), ("tokens", 2_000)):
+        serve.add_argument(f"--most_{name}", type=int, default=most, help="(%(default)s)")
     return top
 
 
@@ -196,6 +213,23 @@ def _export(model: str, to: str, type: str, int8: bool) -> None:
         print(f"It is at {slm.push_to_hub(model, to)}.")
     else:
         raise ValueError(f"Give a .gguf or .onnx file or a name on the hub, not {to!r}.")
+
+
+def _serve(
+    model: str, host: str, port: int, api_key: str | None, origin: list[str], **most: int
+) -> None:
+    try:
+        import uvicorn
+
+        from slm.completions import Limits
+        from slm.server import create_app
+    except ImportError as error:
+        raise ImportError(f"Serving needs pip install fastapi uvicorn ({error}).") from None
+    limits = Limits(**{name.removeprefix("most_"): value for name, value in most.items()})
+    how = dict(limits=limits, api_key=api_key, origins=origin)
+    app = create_app(*slm.load_model(model), Path(model).name, **how)
+    print(f"Stories at http://{host}:{port}/v1/completions; try it at http://{host}:{port}/docs")
+    uvicorn.run(app, host=host, port=port, log_level="warning")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -108,6 +108,18 @@ def test_export_goes_by_the_ending(model, capsys, monkeypatch):
         assert said in capsys.readouterr().out
 
 
+def test_serve_serves_the_model_with_the_limits_given(model, capsys, monkeypatch):
+    uvicorn = pytest.importorskip("uvicorn")
+    pytest.importorskip("fastapi")
+    calls = []
+    monkeypatch.setattr(uvicorn, "run", lambda app, **how: calls.append((app, how)))
+    assert main(f"serve {model} --port 9000 --most_tokens 7".split()) == 0
+    [(app, how)] = calls
+    assert (how["host"], how["port"]) == ("127.0.0.1", 9000)
+    assert "/v1/completions" in {route.path for route in app.routes}
+    assert "http://127.0.0.1:9000/docs" in capsys.readouterr().out
+
+
 def test_an_interrupted_command_says_so_by_its_exit_code(model, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
