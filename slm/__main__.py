@@ -122,6 +122,10 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--origin", action="append", default=[], help="a web page that may ask")
     for name, most in (("stories", 32), ("waiting", 64), ("prompt", 20_000), ("tokens", 2_000)):
         serve.add_argument(f"--most_{name}", type=int, default=most, help="(%(default)s)")
+
+    page = command(_app, "open the page in a browser", "")
+    page.add_argument("--port", type=int, default=8501, help="(%(default)s)")
+    page.add_argument("--headless", action="store_true", help="do not open a browser")
     return top
 
 
@@ -230,6 +234,17 @@ def _serve(
     app = create_app(*slm.load_model(model), Path(model).name, **how)
     print(f"Stories at http://{host}:{port}/v1/completions; try it at http://{host}:{port}/docs")
     uvicorn.run(app, host=host, port=port, log_level="warning")
+
+
+def _app(port: int, headless: bool) -> None:
+    try:
+        from streamlit.web import bootstrap
+    except ImportError:
+        raise ImportError("The page needs pip install streamlit.") from None
+    how = {"server.port": port, "server.headless": headless, "server.address": "127.0.0.1"}
+    how |= {"browser.gatherUsageStats": False, "server.fileWatcherType": "none"}
+    bootstrap.load_config_options(how)
+    bootstrap.run(str(Path(__file__).parent / "app.py"), False, [], how)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

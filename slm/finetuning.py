@@ -3,7 +3,7 @@
 import copy
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -123,6 +123,7 @@ def finetune(
     *,
     ordinary: Stories | None = None,
     folder: str | Path | None = None,
+    callback: Callable[[float, list[float]], None] | None = None,
     **settings,
 ) -> FineTuned:
     """Teach a model your own stories: a file or a folder of them, or a list of texts, of any
@@ -131,9 +132,11 @@ def finetune(
 
     Some of your stories are held out: after each epoch they are scored, and the best epoch's
     weights are kept. Against forgetting, a share of each batch comes from `ordinary` stories
-    (default: `slm.load_stories(n=2000)`). `settings` are fields of `FineTuneConfig`. With
-    `lora_rank` all weights stay as they are, and small matrices beside them learn (LoRA, Hu et al.
-    2021, arXiv:2106.09685), by the library peft; `folder / "adapter"` then has what peft loads.
+    (default: `slm.load_stories(n=2000)`). `callback` is given, after every step, the share of the
+    steps that is done and the scores of the epochs so far, in nats per token. `settings` are fields
+    of `FineTuneConfig`. With `lora_rank` all weights stay as they are, and small matrices beside
+    them learn (LoRA, Hu et al. 2021, arXiv:2106.09685), by the library peft; `folder / "adapter"`
+    then has what peft loads.
     Raises ValueError for settings that make no sense and for too few stories."""
     config = FineTuneConfig(**settings)
     model.check_tokenizer(tokenizer)
@@ -149,7 +152,8 @@ def finetune(
     adapter, optimizers = None, make_optimizers(tuned, training)
     if config.lora_rank:
         adapter, optimizers = add_lora(tuned, config)
-    epochs = _learn(tuned, tokenizer, mine, held, ordinary.train, optimizers, config, training)
+    data = mine, held, ordinary.train
+    epochs = _learn(tuned, tokenizer, data, optimizers, config, training, callback)
     if adapter:
         if folder:
             adapter.save_pretrained(str(Path(folder) / "adapter"))
@@ -167,15 +171,16 @@ def finetune(
 def _learn(
     model: Transformer,
     tokenizer: Tokenizer,
-    mine: list[str],
-    held: list[str],
-    others: list[str],
+    data: tuple[list[str], list[str], list[str]],
     optimizers: Optimizers,
     config: FineTuneConfig,
     training: TrainConfig,
+    callback: Callable[[float, list[float]], None] | None,
 ) -> list[float]:
-    """Train until the epochs are over or the score on `held` no longer gets better, and leave the
-    model with the weights that did best. Gives the score after each epoch, in nats per token."""
+    """Train until the epochs are over or the score on those held out no longer gets better, and
+    leave the model with the weights that did best. `data` are yours, those held out, and ordinary
+    ones. Gives the score after each epoch, in nats per token."""
+    mine, held, others = data
     few = min(round(config.batch_size * config.replay), config.batch_size - 1)
     length, packed = model.config.context_length, pack(mine, tokenizer)
     row = dict(context_length=length, seed=config.seed)
@@ -196,6 +201,8 @@ def _learn(
             rate = config.learning_rate * learning_rate_factor((bar.n + 0.5) / steps, training)
             train_step(model, batches, optimizers, training, rate)
             bar.update()
+            if callback:
+                callback(bar.n / steps, epochs)
             if bar.n % per_epoch:
                 continue
             epochs.append(evaluate(model, tokenizer, held).nats_per_token)

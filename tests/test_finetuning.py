@@ -65,6 +65,13 @@ def test_what_makes_it_only_worse_is_not_kept(tune, ordinary):
         assert torch.equal(worse.model.state_dict()[name], weight)
 
 
+def test_the_callback_is_told_of_every_step(tune):
+    seen = []
+    done = tune(epochs=2, patience=9, callback=lambda share, epochs: seen.append((share, *epochs)))
+    assert [share for share, *_ in seen] == [i / len(seen) for i in range(1, len(seen) + 1)]
+    assert seen[-1][1:] == tuple(done.epochs) or seen[-1][1:] == tuple(done.epochs[:1])
+
+
 def test_stopping_keeps_the_best_so_far(tune, monkeypatch):
     monkeypatch.setattr(finetuning, "finishing_the_step", lambda: nullcontext([True]))
     done = tune()
