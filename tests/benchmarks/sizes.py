@@ -1,0 +1,161 @@
+"""What do fewer bits cost, here and in the tools that people use? Size, bits per byte, and tokens
+per second of one story, for each form of one model. Run: python tests/benchmarks/sizes.py"""
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from common import in_turns, machine, table
+
+import slm
+from slm.export import GGUF_TYPES
+from slm.generation import generate_tokens
+
+Scores = Callable[[Sequence[int]], np.ndarray]  # ids to logits (T, V)
+Writes = Callable[[], None]  # so many tokens of one story
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Of the last axis, in float64."""
+    logits = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+def bits_per_byte(scores: Scores, tokenizer, stories: Sequence[str], length: int) -> float:
+    """By the definition of `slm.evaluate`, but from any program's logits."""
+    nats = 0.0
+    for story in stories:
+        ids = [tokenizer.bos_id, *tokenizer.encode(story), tokenizer.eot_id]
+        for start in range(0, len(ids) - 1, length):
+            window = ids[start : start + length + 1]
+            logprobs = log_softmax(scores(window[:-1]))
+            nats -= logprobs[np.arange(len(window) - 1), window[1:]].sum()
+    return nats / math.log(2) / sum(len(story.encode()) + 1 for story in stories)
+
+
+def ours(model, tokenizer, count: int) -> tuple[Scores, Writes]:
+    """A model of ours, whole or quantized."""
+    how = slm.SamplingConfig(max_new_tokens=count, temperature=0)
+
+    def scores(ids: Sequence[int]) -> np.ndarray:
+        with torch.no_grad():
+            return model(torch.tensor([ids]))[0].numpy()
+
+    def writes() -> None:
+        list(generate_tokens(model, torch.tensor([[tokenizer.bos_id]]), how, -1))
+
+    return scores, writes
+
+
+def llama_cpp(file: Path, length: int, threads: int, bos: int, count: int) -> tuple[Scores, Writes]:
+    """A GGUF file in llama.cpp."""
+    from llama_cpp import Llama
+
+    how = dict(n_ctx=length, n_threads=threads, n_threads_batch=threads, verbose=False)
+    reader, writer = Llama(str(file), logits_all=True, **how), Llama(str(file), **how)
+
+    def scores(ids: Sequence[int]) -> np.ndarray:
+        reader.reset()
+        reader.eval(list(ids))
+        return reader.scores[: len(ids)].copy()
+
+    def writes() -> None:
+        writer.reset()
+        for _, _ in zip(writer.generate([bos], temp=0.0), range(count)):
+            pass
+
+    return scores, writes
+
+
+def onnx(file: Path, config: slm.ModelConfig, threads: int, bos: int, count: int):
+    """An ONNX file in onnxruntime."""
+    from onnxruntime import InferenceSession, SessionOptions
+
+    options = SessionOptions()
+    options.intra_op_num_threads = threads
+    session = InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    empty = (config.n_layers, 1, 2 * config.n_kv_heads, 0, config.head_dim)
+
+    def run(ids: Sequence[int], past: np.ndarray) -> list[np.ndarray]:
+        given = {"ids": np.array([ids], np.int64), "past": past}
+        return session.run(["logits", "present"], given)
+
+    def scores(ids: Sequence[int]) -> np.ndarray:
+        return run(ids, np.zeros(empty, np.float32))[0][0]
+
+    def writes() -> None:
+        new, past = bos, np.zeros(empty, np.float32)
+        for _ in range(count):
+            logits, past = run([new], past)
+            new = int(logits[0, -1].argmax())
+
+    return scores, writes
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="stories", help="a folder, or a name in the package")
+    parser.add_argument("--stories", type=int, default=100, help="to score on")
+    parser.add_argument("--new-tokens", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    model, tokenizer = slm.load_model(options.model)
+    config, held_out = model.config, slm.load_stories().validation[: options.stories]
+    count = min(options.new_tokens, config.context_length - 1)
+    with TemporaryDirectory() as folder:
+        folder, forms, sizes = Path(folder), {}, {}
+        for bits in (32, 8, 4):
+            form = model if bits == 32 else slm.quantize(model, bits)
+            place = slm.save_model(folder / f"{bits}", form, tokenizer)
+            sizes[name := f"slm, {bits} bits"] = (place / "model.safetensors").stat().st_size
+            forms[name] = ours(form, tokenizer, count)
+        given = options.threads, tokenizer.bos_id, count
+        if find_spec("gguf") and find_spec("llama_cpp"):
+            for kind in GGUF_TYPES:
+                file = slm.export_gguf(folder / "32", folder / f"{kind}.gguf", kind)
+                sizes[name := f"llama.cpp, {kind}"] = file.stat().st_size
+                forms[name] = llama_cpp(file, config.context_length, *given)
+        if find_spec("onnx") and find_spec("onnxscript") and find_spec("onnxruntime"):
+            for int8 in (False, True):
+                name = f"onnxruntime, {'int8' if int8 else '32 bits'}"
+                file = slm.export_onnx(folder / "32", folder / f"{int8}.onnx", int8=int8)
+                sizes[name], forms[name] = file.stat().st_size, onnx(file, config, *given)
+        bits = {
+            name: bits_per_byte(scores, tokenizer, held_out, config.context_length)
+            for name, (scores, _) in forms.items()
+        }
+
+        def timed(writes: Writes) -> Callable[[], float]:
+            def run() -> float:
+                start = time.perf_counter()
+                writes()
+                return time.perf_counter() - start
+
+            return run
+
+        runs = {name: timed(writes) for name, (_, writes) in forms.items()}
+        seconds = in_turns(runs, options.rounds)
+    base, rows = next(iter(forms)), []
+    speed = {name: count / median(seconds[name]) for name in forms}
+    for name in forms:
+        change = f"{bits[name] / bits[base] - 1:+.2%}"
+        size = f"{sizes[name] / 1e6:.2f}", f"{sizes[name] / sizes[base]:.1%}"
+        times = f"{speed[name]:,.0f}", f"{speed[name] / speed[base]:.2f}"
+        rows.append((name, *size, f"{bits[name]:.4f}", change, *times))
+    print(machine("llama-cpp-python", "onnxruntime", threads=options.threads), "\n")
+    header = ("form", "MB", "of 32 bits", "bits per byte", "change", "tokens/s", "times")
+    print(table(header, rows))
+
+
+if __name__ == "__main__":
+    main()
