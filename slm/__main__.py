@@ -243,6 +243,7 @@ def _app(port: int, headless: bool) -> None:
         raise ImportError("The page needs pip install streamlit.") from None
     how = {"server.port": port, "server.headless": headless, "server.address": "127.0.0.1"}
     how |= {"browser.gatherUsageStats": False, "server.fileWatcherType": "none"}
+    how |= {"client.toolbarMode": "minimal"}
     bootstrap.load_config_options(how)
     bootstrap.run(str(Path(__file__).parent / "app.py"), False, [], how)
 

@@ -98,12 +98,13 @@ def story_tab(writer) -> None:
         state["prompt"] = idea
     state["last-idea"] = idea
     prompt = st.text_area("How does it begin?", IDEAS[0], key="prompt", max_chars=2000, height=80)
-    settings = knobs("one")
     left, right = st.columns(2)
     go = left.button("Write", type="primary", width="stretch", key="write")
     right.button("Stop", width="stretch", key="stop", help="The story so far stays.")
     with st.container(height=TALL, border=True):
         place = st.empty()
+    saving = st.container()
+    settings = knobs("one")
     if go:
         write(writer, prompt, settings, place, "story")
     elif "story" in state:
@@ -113,7 +114,7 @@ def story_tab(writer) -> None:
     if "story" in state:
         text = state["story"]["text"]
         words = explain(*writer, text)
-        left, right = st.columns(2)
+        left, right = saving.columns(2)
         left.download_button("Save as text", text.encode(), "story.txt", width="stretch")
         if words:
             picture = plots.confidence([w.piece for w in words], [w.probability for w in words])

@@ -121,7 +121,7 @@ def choose_own(browser):
 
 
 def story(browser):
-    return browser.find_element(By.CSS_SELECTOR, "[aria-live=polite]").text
+    return browser.find_element(By.CSS_SELECTOR, "[data-testid=stHtml]").text
 
 
 @pytest.mark.parametrize("browser", WIDTHS, indirect=True)
@@ -130,6 +130,13 @@ def test_a_story_is_written_explained_and_nothing_complains(browser, address):
     prompt = browser.find_element(By.CSS_SELECTOR, "textarea[aria-label='How does it begin?']")
     prompt.send_keys(Keys.CONTROL, "a")
     prompt.send_keys("The <b>cat</b> & $x$", Keys.CONTROL, Keys.ENTER)
+    time.sleep(1)
+    sliders = "[data-testid=stSlider] input[type=range], [data-testid=stSlider] [role=slider]"
+    knob = lambda: browser.find_elements(By.CSS_SELECTOR, sliders)[1]  # noqa: E731
+    told = lambda: browser.find_elements(By.CSS_SELECTOR, "[data-testid=stSlider]")[1].text  # noqa: E731
+    until(lambda: "200" in told())
+    until(lambda: knob().send_keys(Keys.ARROW_LEFT * 3) is None)  # by keyboard
+    until(lambda: "170" in told())
     time.sleep(1)
     click(browser, "Write")
     until(lambda: len(story(browser)) > 40)
