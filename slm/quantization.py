@@ -21,7 +21,7 @@ from slm.model import Transformer
 from slm.settings import check_choice
 from slm.tokenizer import Tokenizer
 
-SCRATCH = 2**17  # floats: half a megabyte, which stays in a processor's cache
+SCRATCH = 2**15  # floats, 128 kB: near the processor, and small enough for one thread to fill
 _LOCAL = threading.local()
 
 
@@ -88,7 +88,7 @@ class QuantizedMatrix(nn.Module):
 
         def times(x: Tensor) -> Tensor:
             x, some = x * factor, _scratch()
-            # One piece at a time becomes floats, in memory that is near and used again and again.
+            # One piece at a time becomes floats, in memory that is used again and again.
             parts = [x @ some[: c.numel()].view(c.shape).copy_(c) for c in pieces]
             return (torch.cat(parts, 1) if len(parts) > 1 else parts[0]).mul_(scales)
 
