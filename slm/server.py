@@ -15,8 +15,9 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from slm.batching import Batcher, Full
-from slm.completions import Completion, CompletionRequest, Job, Limits, refuse
+from slm.completions import Job, Limits, refuse
 from slm.model import Transformer
+from slm.protocol import Completion, CompletionRequest
 from slm.tokenizer import Tokenizer
 
 
