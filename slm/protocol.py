@@ -22,7 +22,7 @@ class CompletionRequest(BaseModel):
     top_p: float = Field(1.0, ge=0, le=1, strict=True, allow_inf_nan=False)
     top_k: StrictInt | None = Field(None, ge=1)
     min_p: float | None = Field(None, ge=0, le=1, strict=True, allow_inf_nan=False)
-    repetition_penalty: float = Field(1.0, gt=0, le=10, strict=True, allow_inf_nan=False)
+    repetition_penalty: float = Field(1.0, ge=0.01, le=10, strict=True, allow_inf_nan=False)
     n: StrictInt = Field(1, ge=1, description="stories for each prompt")
     best_of: StrictInt | None = Field(None, description="as `n`, or left out")
     seed: StrictInt | None = Field(None, ge=0, lt=2**62)

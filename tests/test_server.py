@@ -174,6 +174,7 @@ BAD = [
     ({"temperature": -1}, 400, "temperature"),
     ({"temperature": "hot"}, 400, "temperature"),
     ({"top_p": 2}, 400, "top_p"),
+    ({"repetition_penalty": 1e-300}, 400, "repetition_penalty"),  # scores would be infinite
     ({"n": 0}, 400, "n"),
     ({"n": 2, "prompt": ["a"] * 17}, 400, "not 34"),
     ({"n": 1000}, 400, "at most 32"),
