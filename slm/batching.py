@@ -219,7 +219,9 @@ class Batcher:
         if ended or cut:
             self._leave(story)
         reason = "stop" if ended else "length" if cut else None
-        story.on_token(replace(self._token(new, logits, story), reason=reason))
+        # What goes wrong with one who is told is nobody else's concern.
+        told = replace(self._token(new, logits, story), reason=reason)
+        self._guard([story], story.on_token, told)
 
     def _token(self, new: int, logits: Tensor, story: Story) -> Token:
         if story.logprobs is None:

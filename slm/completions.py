@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -179,7 +180,7 @@ class Job:
             kept.clear()
 
     def _put(self, loop, i: int, news) -> None:
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop may be closed at any moment: then nobody waits
             loop.call_soon_threadsafe(self.news.put_nowait, (i, news))
 
     def _prompt(self, i: int, tokens: list[Token]) -> None:

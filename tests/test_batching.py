@@ -161,6 +161,21 @@ def test_an_error_ends_the_stories_it_concerns_and_not_the_thread(batcher, rando
     assert [token.id for token in write(some, ([279, 5], good))[0]] == alone(model, [279, 5], good)
 
 
+def test_one_who_cannot_be_told_does_not_disturb_the_others(batcher, random_model):
+    model, failed = random_model(), []
+    some = batcher(model)
+
+    def refuse(token):
+        raise RuntimeError("nobody is there")
+
+    how = {"temperature": 0, "max_new_tokens": 30}
+    some.submit(*(Story([279, 5], SamplingConfig(**how), refuse, failed.append) for _ in range(2)))
+    [tokens] = write(some, ([279, 5], how))
+    assert [token.id for token in tokens] == alone(model, [279, 5], how)
+    assert [str(error) for error in failed] == ["nobody is there"] * 2
+    assert some.busy == 0
+
+
 def test_closing_finishes_what_was_begun_and_begins_nothing_more(random_model):
     some, tokens = Batcher(random_model(), -1, most=2), []
     for _ in range(5):
