@@ -27,8 +27,7 @@ def pick_precision(precision: str, device: str) -> torch.dtype:
     if precision != "auto":
         return getattr(torch, precision)
     if device == "cuda":
-        modern = torch.cuda.get_device_capability() >= (8, 0)
-        return torch.bfloat16 if modern else torch.float16
+        return torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16
     modern = torch.backends.cpu.get_cpu_capability() == "AVX512"  # or less, by ATEN_CPU_CAPABILITY
     modern = device == "cpu" and modern and torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if modern else torch.float32

@@ -109,8 +109,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def make_optimizers(model: Transformer, config: TrainConfig) -> Optimizers:
-    """Muon for the blocks' matrices, so that no direction of them is neglected, and AdamW for
-    embeddings and norms; or AdamW for all."""
+    """Muon for the blocks' matrices and AdamW for embeddings and norms; or AdamW for all."""
     matrices = [weight for weight in model.model.layers.parameters() if weight.dim() == 2]
     inner, adamw = set(map(id, matrices)), {"betas": (0.8, 0.95), "eps": 1e-10, "fused": True}
     others = [weight for weight in model.parameters() if id(weight) not in inner]

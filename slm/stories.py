@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from random import Random
 
@@ -93,17 +94,14 @@ def load_stories(source: str | Path | None = None, *, n: int = 15_000, seed: int
         raise ValueError(f"n is how many stories to train on, a whole number above 0, not {n!r}")
     held = max(n // 10, 100)  # and so many at the most to validate on
     if source is None:
-        from slm.hub import load_tinystories
-
         try:
-            stories, how = load_tinystories(n, held)
+            stories, how = import_module("slm.hub").load_tinystories(n, held)
         except ConnectionError as error:
             stories, how = _practice(n, held, seed, str(error)), ""
     else:
-        from slm.readers import read_stories
-
         name = Path(source).expanduser().resolve().name
-        stories, how = _split(read_stories(source), name, n, held, seed), ""
+        texts = import_module("slm.readers").read_stories(source)
+        stories, how = _split(texts, name, n, held, seed), ""
     counts = f"{len(stories.train):,} training + {len(stories.validation):,} validation stories"
     size = f"{sum(map(len, stories.train + stories.validation)):,} characters"
     print(f"{stories.source}{how}: {counts}, {size}. For others: load_stories('my_own.txt')")
@@ -123,8 +121,7 @@ def _split(texts: Iterable[str], source: str, n: int, held: int, seed: int) -> S
 
 
 def _practice(n: int, held: int, seed: int, why: str) -> Stories:
-    from slm.practice import practice_stories
-
     print("=" * 80, "NOT TINYSTORIES: THESE ARE SIMPLE STORIES MADE UP FOR PRACTICE", sep="\n")
     print(f"Why: {why}. To try again: load_stories()\n{'=' * 80}")
-    return _split(practice_stories(min(n + held, 20_000), seed=seed), PRACTICE, n, held, seed)
+    texts = import_module("slm.practice").practice_stories(min(n + held, 20_000), seed=seed)
+    return _split(texts, PRACTICE, n, held, seed)

@@ -75,8 +75,7 @@ class Tokenizer:
         content["model"] |= {"vocab": vocab, "merges": _merges(self._ranks)}  # all else stays
         text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
         write(Path(folder) / "tokenizer.json", text.encode())
-        name = "tokenizer_config.json"
-        write(Path(folder) / name, (_BUNDLED / name).read_bytes())
+        write(Path(folder) / (name := "tokenizer_config.json"), (_BUNDLED / name).read_bytes())
 
 
 def load_tokenizer(name_or_path: str | Path = "stories") -> Tokenizer:

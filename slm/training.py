@@ -118,7 +118,7 @@ def train(
 
     The run is kept in `folder` (by default runs/NAME, after all settings and data), its model as
     `slm.load_model` and transformers read it. The same call continues an interrupted run, to the
-    same end, and loads a finished one; `fresh=True` trains anew."""
+    same end, and loads a finished one; a larger budget goes further; `fresh=True` starts over."""
     if not getattr(stories, "train", None) or not getattr(stories, "validation", None):
         raise ValueError("Give stories to train on and others to measure by: slm.load_stories().")
     if not isinstance(tokenizer, Tokenizer):
@@ -144,16 +144,22 @@ def train(
     work = replace(config, batch_size=rows, grad_accumulation=pieces)  # the same step, in pieces
     how = dict(batch_size=rows, context_length=length, seed=config.seed)
     batches = Batches(packed, **how, rank=rank, world_size=world_size)
+    step_tokens = config.batch_size * length * config.grad_accumulation
+    steps = len(config.schedule or ()) or config.steps or -(-(config.tokens or 0) // step_tokens)
     state, history, share = folder / "training.safetensors", History(), 0.0  # share of the budget
     if state.exists() and not fresh:
         tensors, facts = read_state(state)
-        if other := ", ".join(name for name in used if used[name] != facts["settings"].get(name)):
-            mend = "name another folder, or give fresh=True to replace it"
-            raise ValueError(f"{folder} holds a run with other {other}: {mend}.")
-        restore_state(tensors, model, optimizers)
-        batches.state, share = facts["batches"], facts["share"]
+        other, share = [x for x in used if used[x] != facts["settings"].get(x)], facts["share"]
         history.steps.extend(Step(**step) for step in facts["history"]["steps"])
         history.evaluations.extend(StepEvaluation(**x) for x in facts["history"]["evaluations"])
+        if other:  # a larger budget, and nothing else, takes the run further
+            done = history.steps[-1]
+            share = done.step / steps if steps else done.seconds / 60 / config.minutes
+            if share >= 1 or {*other} - {"steps", "tokens", "minutes"}:
+                mend = "name another folder, or give fresh=True to replace it"
+                raise ValueError(f"{folder} holds a run with other {', '.join(other)}: {mend}.")
+        restore_state(tensors, model, optimizers)
+        batches.state = facts["batches"]
         what = "Continuing the run" if share < 1 else "Loaded the finished run"
         if rank == 0:
             print(f"{what} in {folder} ({len(history.steps):,} steps); fresh=True trains anew.")
@@ -165,12 +171,11 @@ def train(
         torch.manual_seed((config.seed + rank) * 2**32 + batches.state)
 
     run = Run(model, tokenizer, history, folder, config)
-    step_tokens = config.batch_size * length * config.grad_accumulation
-    steps = len(config.schedule or ()) or config.steps or -(-(config.tokens or 0) // step_tokens)
     started = time.monotonic() - (history.steps[-1].seconds if history.steps else 0.0)
     shared = team.share(model) if team else model
     if config.compile is True or (config.compile == "auto" and device == "cuda"):
         shared = torch.compile(shared)
+    looked = min(len(history.evaluations), int(share * config.evaluations + 1e-9))
     scaler = GradScaler(device, enabled=pick_precision(config.precision, device) == torch.float16)
 
     def keep() -> None:
@@ -197,7 +202,8 @@ def train(
                 loss, share = team.mean(loss), team.agree(share)
             history.steps.append(Step(number, loss, rate, norm, tokens, seconds))
             due = number * config.evaluations // steps if steps else share * config.evaluations // 1
-            if due > len(history.evaluations) and rank == 0:
+            if due > looked and rank == 0:
+                looked = due
                 bar.write(_look(run, stories.validation), file=sys.stdout)
                 keep()
             speed = f"{tokens / max(seconds, 1e-9):,.0f} tokens/s"

@@ -309,7 +309,10 @@ def test_settings_stories_and_tokenizer_each_decide_the_default_folder():
         ({"d_model": 64}, ["d_model"]),
         ({"learning_rate": 0.02, "seed": 3}, ["learning_rate", "seed"]),
         ({"tokenizer": train_tokenizer(TEXTS, 300)}, ["tokenizer", "vocab_size"]),
-        ({"tokens": 640}, ["steps", "tokens"]),
+        ({"tokens": 640, "dropout": 0.1}, ["steps", "tokens", "dropout"]),
+        ({"steps": 3}, ["steps"]),
+        ({"tokens": 2 * TOKENS}, ["steps", "tokens"]),
+        ({"schedule": (0.01,) * 9}, ["steps", "schedule"]),
     ],
 )
 def test_a_folder_with_another_run_is_refused_and_left_alone(settings, named):
@@ -320,6 +323,25 @@ def test_a_folder_with_another_run_is_refused_and_left_alone(settings, named):
     words = str(refused.value).replace(",", "").replace(":", "").split()
     assert all(name in words for name in named)
     assert {path: path.read_bytes() for path in Path("mine").iterdir()} == before
+
+
+@pytest.mark.parametrize("longer", [{"steps": 12}, {"tokens": 12 * TOKENS}, {"minutes": 60}])
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_a_larger_budget_takes_a_run_further(longer, interrupted):
+    first = run_tiny(folder="mine", callback=at(5, stop) if interrupted else None)
+    done = len(first.history.steps)
+    run = run_tiny(folder="mine", callback=at(12, stop), **longer)
+    assert record(run)[0][:done] == record(first)[0]
+    assert len(run.history.steps) == 12
+    rates = run.history.schedule
+    if "minutes" in longer:
+        assert not run.finished
+    else:  # its two evaluations are due after 6 and after 12 steps
+        assert rates[done:] == run_tiny(steps=12, folder="other").history.schedule[done:]
+        assert run.finished
+        before = len(first.history.evaluations)
+        assert [look.step for look in run.history.evaluations[before:]] == [6, 12][done > 6 :]
+        assert_equal(run_tiny(folder="mine", callback=refuse, **longer), run)
 
 
 def test_other_stories_in_the_same_folder_are_refused():
