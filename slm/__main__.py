@@ -228,7 +228,7 @@ def _serve(
         from slm.completions import Limits
         from slm.server import create_app
     except ImportError as error:
-        raise ImportError(f"Serving needs pip install fastapi uvicorn ({error}).") from None
+        raise ImportError(f"Serving needs pip install fastapi-offline uvicorn ({error}).") from None
     limits = Limits(**{name.removeprefix("most_"): value for name, value in most.items()})
     how = dict(limits=limits, api_key=api_key, origins=origin)
     app = create_app(*slm.load_model(model), Path(model).name, **how)

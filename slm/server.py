@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -118,7 +119,8 @@ def create_app(
         await asyncio.to_thread(app.state.batcher.close)
 
     about = "Stories by a small language model, in the manner of OpenAI's completions."
-    app = FastAPI(title="slm", description=about, lifespan=lifespan)
+    # Its /docs are drawn by scripts of its own, not by those of a site that may be out of reach.
+    app = FastAPIOffline(title="slm", description=about, lifespan=lifespan, redoc_url=None)
     app.add_middleware(SmallBodies, most=limits.body)
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["*"],
