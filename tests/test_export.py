@@ -60,6 +60,17 @@ def test_llama_cpp_reads_the_same_tokens_and_writes_the_same_story(folder):
     assert theirs == greedy(model, prompt, count)
 
 
+@pytest.mark.parametrize("prompt", ["", "Once upon a time", "The dragon was afraid of"])
+def test_the_model_in_the_box_writes_the_same_hundred_tokens_in_llama_cpp(prompt, tmp_path):
+    llama_cpp = pytest.importorskip("llama_cpp")
+    model, tokenizer = slm.load_model("stories")
+    file = export_gguf("stories", tmp_path / "model.gguf", "f32")
+    llama = llama_cpp.Llama(str(file), verbose=False, n_ctx=512, n_threads=1)
+    ids = [tokenizer.eot_id, *tokenizer.encode(prompt)]
+    theirs = [new for new, _ in zip(llama.generate(ids, temp=0.0), range(100))]
+    assert theirs == greedy(model, ids, 100)
+
+
 @pytest.mark.parametrize("type", ["q8_0", "q4_0"])
 def test_quantized_types_are_smaller_and_close(folder, type):
     gguf = pytest.importorskip("gguf")

@@ -83,6 +83,13 @@ def serve(run: Callable[..., Any]) -> None:
         print(json.dumps(run(*json.loads(line))), file=answers, flush=True)
 
 
+def resident(pid: int | str = "self", what: str = "VmRSS") -> float:
+    """Megabytes that a process holds in memory, or with "VmHWM" at most held, on Linux."""
+    status = Path(f"/proc/{pid}/status")
+    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith(what)) / 1000
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Aligned text that is Markdown too: the first column to the left, the others to the right."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]

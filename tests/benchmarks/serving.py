@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 import httpx
-from common import machine, table
+from common import machine, resident, table
 
 import slm
 
@@ -44,13 +44,6 @@ def server(model: str, threads: int):
     finally:
         process.terminate()
         process.wait()
-
-
-def resident(pid: int) -> float:
-    """Megabytes that a process holds in memory, where the system tells."""
-    status = Path(f"/proc/{pid}/status")
-    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
-    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1000
 
 
 async def story(client: httpx.AsyncClient, tokens: int, seed: int) -> tuple[float, int]:

@@ -1,10 +1,18 @@
-"""What do fewer bits cost, here and in the tools that people use? Size, bits per byte, and tokens
-per second of one story, for each form of one model. Run: python tests/benchmarks/sizes.py"""
+"""What do fewer bits cost, here and in the tools that people use? Size, memory, bits per byte, and
+tokens per second of one story, for each form of one model. The memory is what a process of its own
+holds more after loading the form than before, and how much more at most while it writes: copies for
+speed, keys and values, working space. Run: python tests/benchmarks/sizes.py"""
 
 import argparse
+import ctypes
+import gc
+import json
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -12,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from common import in_turns, machine, table
+from common import in_turns, machine, resident, serve, table, worker
 
 import slm
 from slm.export import GGUF_TYPES
@@ -40,8 +48,9 @@ def bits_per_byte(scores: Scores, tokenizer, stories: Sequence[str], length: int
     return nats / math.log(2) / sum(len(story.encode()) + 1 for story in stories)
 
 
-def ours(model, tokenizer, count: int) -> tuple[Scores, Writes]:
+def ours(folder: Path, config, threads: int, bos: int, count: int) -> tuple[Scores, Writes]:
     """A model of ours, whole or quantized."""
+    model, _ = slm.load_model(folder)
     how = slm.SamplingConfig(max_new_tokens=count, temperature=0)
 
     def scores(ids: Sequence[int]) -> np.ndarray:
@@ -49,22 +58,27 @@ def ours(model, tokenizer, count: int) -> tuple[Scores, Writes]:
             return model(torch.tensor([ids]))[0].numpy()
 
     def writes() -> None:
-        list(generate_tokens(model, torch.tensor([[tokenizer.bos_id]]), how, -1))
+        list(generate_tokens(model, torch.tensor([[bos]]), how, -1))
 
     return scores, writes
 
 
-def llama_cpp(file: Path, length: int, threads: int, bos: int, count: int) -> tuple[Scores, Writes]:
+def llama_cpp(file: Path, config, threads: int, bos: int, count: int) -> tuple[Scores, Writes]:
     """A GGUF file in llama.cpp."""
     from llama_cpp import Llama
 
-    how = dict(n_ctx=length, n_threads=threads, n_threads_batch=threads, verbose=False)
-    reader, writer = Llama(str(file), logits_all=True, **how), Llama(str(file), **how)
+    @cache
+    def llama(*, logits_all: bool) -> Llama:
+        how = dict(n_threads=threads, n_threads_batch=threads, verbose=False)
+        return Llama(str(file), logits_all=logits_all, n_ctx=config.context_length, **how)
 
     def scores(ids: Sequence[int]) -> np.ndarray:
+        reader = llama(logits_all=True)
         reader.reset()
         reader.eval(list(ids))
         return reader.scores[: len(ids)].copy()
+
+    writer = llama(logits_all=False)
 
     def writes() -> None:
         writer.reset()
@@ -74,7 +88,7 @@ def llama_cpp(file: Path, length: int, threads: int, bos: int, count: int) -> tu
     return scores, writes
 
 
-def onnx(file: Path, config: slm.ModelConfig, threads: int, bos: int, count: int):
+def onnx(file: Path, config, threads: int, bos: int, count: int) -> tuple[Scores, Writes]:
     """An ONNX file in onnxruntime."""
     from onnxruntime import InferenceSession, SessionOptions
 
@@ -99,6 +113,35 @@ def onnx(file: Path, config: slm.ModelConfig, threads: int, bos: int, count: int
     return scores, writes
 
 
+TOOLS = {"slm": ours, "llama.cpp": llama_cpp, "onnxruntime": onnx}
+
+
+def trimmed() -> float:
+    """Megabytes that this process holds, after what was freed has been given back."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    return resident()
+
+
+def work(tool: str, path: str, config: str, threads: str, bos: str, count: str) -> None:
+    """What one worker does: load one form, write a story, and tell what memory that took."""
+    torch.set_num_threads(int(threads))
+    given = slm.ModelConfig(**json.loads(config)), int(threads), int(bos), int(count)
+    with TemporaryDirectory() as folder:  # whatever is there only once is there before
+        tokenizer = slm.load_tokenizer()
+        tiny = slm.ModelConfig(tokenizer.vocab_size, n_layers=1, n_heads=1, d_model=32)
+        slm.save_model(folder, slm.Transformer(tiny), tokenizer)
+        ours(Path(folder), tiny, int(threads), int(bos), 20)[1]()
+    if tool != "slm":
+        __import__(tool.replace(".", "_"))
+    before = trimmed()
+    _, writes = TOOLS[tool](Path(path), *given)
+    held = trimmed() - before
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the most begins anew
+    writes()
+    serve(lambda: (held, resident(what="VmHWM") - before))
+
+
 def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -113,23 +156,28 @@ def main() -> None:
     config, held_out = model.config, slm.load_stories().validation[: options.stories]
     count = min(options.new_tokens, config.context_length - 1)
     with TemporaryDirectory() as folder:
-        folder, forms, sizes = Path(folder), {}, {}
+        folder, files, sizes = Path(folder), {}, {}
         for bits in (32, 8, 4):
             form = model if bits == 32 else slm.quantize(model, bits)
-            place = slm.save_model(folder / f"{bits}", form, tokenizer)
-            sizes[name := f"slm, {bits} bits"] = (place / "model.safetensors").stat().st_size
-            forms[name] = ours(form, tokenizer, count)
-        given = options.threads, tokenizer.bos_id, count
+            files["slm", f"{bits} bits"] = slm.save_model(folder / f"{bits}", form, tokenizer)
         if find_spec("gguf") and find_spec("llama_cpp"):
             for kind in GGUF_TYPES:
                 file = slm.export_gguf(folder / "32", folder / f"{kind}.gguf", kind)
-                sizes[name := f"llama.cpp, {kind}"] = file.stat().st_size
-                forms[name] = llama_cpp(file, config.context_length, *given)
+                files["llama.cpp", kind] = file
         if find_spec("onnx") and find_spec("onnxscript") and find_spec("onnxruntime"):
             for int8 in (False, True):
-                name = f"onnxruntime, {'int8' if int8 else '32 bits'}"
                 file = slm.export_onnx(folder / "32", folder / f"{int8}.onnx", int8=int8)
-                sizes[name], forms[name] = file.stat().st_size, onnx(file, config, *given)
+                files["onnxruntime", "int8" if int8 else "32 bits"] = file
+        given = options.threads, tokenizer.bos_id, count
+        forms, memory = {}, {}
+        for name, path in files.items():
+            with worker(
+                __file__, "--worker", name[0], path, json.dumps(asdict(config)), *given
+            ) as go:
+                memory[name] = go()
+            forms[name] = TOOLS[name[0]](path, config, *given)
+            weights = path / "model.safetensors" if path.is_dir() else path
+            sizes[name] = weights.stat().st_size
         bits = {
             name: bits_per_byte(scores, tokenizer, held_out, config.context_length)
             for name, (scores, _) in forms.items()
@@ -150,12 +198,23 @@ def main() -> None:
     for name in forms:
         change = f"{bits[name] / bits[base] - 1:+.2%}"
         size = f"{sizes[name] / 1e6:.2f}", f"{sizes[name] / sizes[base]:.1%}"
+        held = (f"{megabytes:.0f}" for megabytes in memory[name])
         times = f"{speed[name]:,.0f}", f"{speed[name] / speed[base]:.2f}"
-        rows.append((name, *size, f"{bits[name]:.4f}", change, *times))
+        rows.append((", ".join(name), *size, *held, f"{bits[name]:.4f}", change, *times))
     print(machine("llama-cpp-python", "onnxruntime", threads=options.threads), "\n")
-    header = ("form", "MB", "of 32 bits", "bits per byte", "change", "tokens/s", "times")
+    header = (
+        "form",
+        "MB",
+        "of 32 bits",
+        "MB held",
+        "at most",
+        "bits per byte",
+        "change",
+        "tokens/s",
+        "times",
+    )
     print(table(header, rows))
 
 
 if __name__ == "__main__":
-    main()
+    work(*sys.argv[2:]) if sys.argv[1:2] == ["--worker"] else main()
