@@ -24,6 +24,7 @@ from selenium import webdriver  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
+SLIDERS = "[data-testid=stSlider] input[type=range], [data-testid=stSlider] [role=slider]"
 WIDTHS = {"desktop": (1280, 1400), "phone": (390, 844)}
 
 
@@ -37,6 +38,8 @@ def address(tmp_path_factory):
     tokenizer = train_tokenizer(practice_stories(100), 400)
     config = slm.ModelConfig(400, context_length=64, n_layers=2, d_model=32)
     slm.save_model(folder / "runs" / "own", slm.Transformer(config), tokenizer)
+    slow = slm.ModelConfig(400, context_length=512, n_layers=24, n_heads=8, d_model=512)
+    slm.save_model(folder / "runs" / "slow", slm.Transformer(slow), tokenizer)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -107,17 +110,13 @@ def errors(browser):
     return [line for line in lines if "127.0.0.1" in line and "favicon" not in line]
 
 
-def open_page(browser, address):
+def open_page(browser, address, model="runs/own"):
     browser.get(address)
     shown(browser, "A small language model tells stories")
-    choose_own(browser)
-    until(lambda: browser.find_element(By.XPATH, "//button[.//*[text()='Write']]"))
-
-
-def choose_own(browser):
     box = until(lambda: browser.find_element(By.CSS_SELECTOR, "[data-testid=stSelectbox] input"))
-    box.send_keys("runs/own", Keys.ENTER)
+    box.send_keys(model, Keys.ENTER)
     time.sleep(1)
+    until(lambda: browser.find_element(By.XPATH, "//button[.//*[text()='Write']]"))
 
 
 def story(browser):
@@ -131,8 +130,7 @@ def test_a_story_is_written_explained_and_nothing_complains(browser, address):
     prompt.send_keys(Keys.CONTROL, "a")
     prompt.send_keys("The <b>cat</b> & $x$", Keys.CONTROL, Keys.ENTER)
     time.sleep(1)
-    sliders = "[data-testid=stSlider] input[type=range], [data-testid=stSlider] [role=slider]"
-    knob = lambda: browser.find_elements(By.CSS_SELECTOR, sliders)[1]  # noqa: E731
+    knob = lambda: browser.find_elements(By.CSS_SELECTOR, SLIDERS)[1]  # noqa: E731
     told = lambda: browser.find_elements(By.CSS_SELECTOR, "[data-testid=stSlider]")[1].text  # noqa: E731
     until(lambda: "200" in told())
     until(lambda: knob().send_keys(Keys.ARROW_LEFT * 3) is None)  # by keyboard
@@ -145,6 +143,22 @@ def test_a_story_is_written_explained_and_nothing_complains(browser, address):
     shown(browser, "had a chance of")
     width = browser.execute_script("return document.documentElement.scrollWidth")
     assert width <= browser.execute_script("return window.innerWidth") + 1  # no sideways scrolling
+    assert errors(browser) == []
+
+
+def test_stop_works_at_once_and_the_story_so_far_stays(browser, address):
+    open_page(browser, address, "runs/slow")  # 400 tokens would take it a quarter of a minute
+    knob = until(lambda: browser.find_elements(By.CSS_SELECTOR, SLIDERS)[1])
+    knob.send_keys(Keys.END)
+    time.sleep(1)
+    click(browser, "Write")
+    until(lambda: len(story(browser)) > 60)
+    click(browser, "Stop")
+    time.sleep(1)
+    length = len(story(browser))
+    time.sleep(2)
+    assert len(story(browser)) == length > 60
+    shown(browser, "Save as text")
     assert errors(browser) == []
 
 
