@@ -108,9 +108,9 @@ def main() -> None:
         if options.requests:
             memory = []
             for _ in range(4):
-                asyncio.run(load(address, 32, options.requests // 128, 8))
+                asyncio.run(load(address, 32, -(-options.requests // 128), 8))
                 memory.append(f"{resident(pid):,.0f}")
-            each = options.requests // 128 * 32
+            each = -(-options.requests // 128) * 32
             print(f"\nMB in memory after each {each:,} requests: {', '.join(memory)}")
 
 
