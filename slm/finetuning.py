@@ -210,6 +210,8 @@ def _learn(
             if epochs[-1] < lowest:
                 best, lowest = copy.deepcopy(model.state_dict()), epochs[-1]
             elif min(epochs[-config.patience :]) > lowest and len(epochs) >= config.patience:
+                which = f"epoch {epochs.index(lowest) + 1}" if lowest in epochs else "what it was"
+                bar.write(f"Enough: {which} did best on the stories held out.", file=sys.stdout)
                 break
     model.load_state_dict(best)
     return epochs

@@ -48,12 +48,14 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(tune):
         assert torch.equal(two.model.state_dict()[name], weight)
 
 
-def test_the_best_epoch_is_kept_and_it_stops_when_nothing_gets_better(tune):
+def test_the_best_epoch_is_kept_and_it_stops_when_nothing_gets_better(tune, capsys):
     done = tune(epochs=30, patience=3, learning_rate=0.05)
     best = min(done.epochs)
     assert done.epochs[0] > best < done.epochs[-1]  # it got better, then worse
     assert len(done.epochs) == done.epochs.index(best) + 1 + 3 < 30
     assert done.after["yours"].nats_per_token == pytest.approx(best, rel=1e-5)
+    said = f"Enough: epoch {done.epochs.index(best) + 1} did best on the stories held out."
+    assert said in capsys.readouterr().out
 
 
 def test_what_makes_it_only_worse_is_not_kept(tune, ordinary):
