@@ -21,7 +21,8 @@ from slm.model import Transformer
 from slm.settings import check_choice
 from slm.tokenizer import Tokenizer
 
-SCRATCH = 2**15  # floats, 128 kB: near the processor, and small enough for one thread to fill
+SCRATCH = 2**18  # floats, 1 MB: near the processor
+PIECE = 2**15  # floats that PyTorch fills with one thread: waking others takes longer
 _LOCAL = threading.local()
 
 
@@ -83,22 +84,26 @@ class QuantizedMatrix(nn.Module):
         if first.bits == 4 or scales.shape[1] > 1:
             return lambda x: F.linear(x * factor, first._dequantize(codes, scales))
         factor, scales = torch.as_tensor(factor), scales.float().squeeze(1)
-        step = max(1, SCRATCH // codes.shape[1])
-        pieces = [piece.T.contiguous() for piece in codes.split(step)]  # (columns, step)
+        blocks = [block.T.contiguous() for block in codes.split(max(1, SCRATCH // codes.shape[1]))]
+        flat = [(block.shape, block.flatten().split(PIECE)) for block in blocks]
 
         def times(x: Tensor) -> Tensor:
-            x, some = x * factor, _scratch()
-            # One piece at a time becomes floats, in memory that is used again and again.
-            parts = [x @ some[: c.numel()].view(c.shape).copy_(c) for c in pieces]
+            x, parts, (floats, places) = x * factor, [], _scratch()
+            for shape, pieces in flat:  # (columns, some rows)
+                for place, piece in zip(places, pieces):
+                    place[: len(piece)].copy_(piece)
+                parts.append(x @ floats[: shape.numel()].view(shape))
             return (torch.cat(parts, 1) if len(parts) > 1 else parts[0]).mul_(scales)
 
         return times
 
 
-def _scratch() -> Tensor:
-    """Memory for `SCRATCH` floats, each thread's own."""
+def _scratch() -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Memory in which codes become floats, used again and again: the whole, and the pieces of it
+    that are filled one at a time. Each thread has its own."""
     if not hasattr(_LOCAL, "scratch"):
-        _LOCAL.scratch = torch.empty(SCRATCH)
+        floats = torch.empty(SCRATCH)
+        _LOCAL.scratch = floats, floats.split(PIECE)
     return _LOCAL.scratch
 
 
