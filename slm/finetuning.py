@@ -42,7 +42,7 @@ class FineTuneConfig:
 
     epochs: int = 20  # how often your stories are read, at most
     patience: int = 3  # epochs without a better score on those held out, after which it stops
-    learning_rate: float = 0.002  # the peak
+    learning_rate: float = 0.001  # the peak
     replay: float = 0.25  # share of each batch from ordinary stories, against forgetting
     held_out: float = 0.1  # share of your stories that it is measured by
     batch_size: int = 8  # rows of context_length tokens
