@@ -41,7 +41,7 @@ def save_model(
     llama |= {"dtype": str(dtype).removeprefix("torch.")}
     llama |= {"prefix": tokenizer.decode([tokenizer.bos_id])}  # put before prompts by transformers
     generation = ends | {"pad_token_id": eot, "max_new_tokens": min(400, config.context_length)}
-    generation |= {"do_sample": True, "temperature": 0.8, "top_k": 0}
+    generation |= {"do_sample": True, "temperature": 0.8, "top_k": 0, "min_p": 0.05}
     weights = {name: value.to("cpu", dtype) for name, value in model.state_dict().items()}
     if how := getattr(model, "quantization", None):  # by slm.quantize: its codes stay as they are
         weights = model.state_dict()

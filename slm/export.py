@@ -18,7 +18,7 @@ from slm.settings import check_choice
 from slm.tokenizer import END_OF_TEXT, Tokenizer
 
 GGUF_TYPES = ("f32", "f16", "q8_0", "q4_0")
-# The same draws as ours: nothing cut off, nothing held down.
+# The same draws as ours: only what min-p cuts off, nothing held down.
 MODELFILE = """FROM ./{name}
 TEMPLATE \"\"\"{{{{ .Prompt }}}}\"\"\"
 PARAMETER stop "{end}"
@@ -26,7 +26,7 @@ PARAMETER num_ctx {length}
 PARAMETER temperature 0.8
 PARAMETER top_k 0
 PARAMETER top_p 1.0
-PARAMETER min_p 0.0
+PARAMETER min_p 0.05
 PARAMETER repeat_penalty 1.0
 """
 CARD = """---

@@ -1,5 +1,6 @@
 """Writing stories: one generator of tokens, on which printing, batches and the web build."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -21,7 +22,7 @@ class SamplingConfig:
     temperature: float = 0.8  # below 1 plays safe, above 1 takes risks; 0: always the likeliest
     top_k: int | None = None  # keep the k likeliest tokens
     top_p: float | None = None  # keep the fewest likeliest tokens that reach this probability
-    min_p: float | None = None  # keep tokens at least this share as likely as the likeliest
+    min_p: float | None = 0.05  # keep tokens at least this share as likely as the likeliest
     repetition_penalty: float = 1.0  # above 1: tokens that have occurred become less likely
     seed: int | None = None  # the same seed writes the same story; None: another each time
 
@@ -58,12 +59,10 @@ def next_token_probabilities(
         dropped = probabilities.cumsum(-1) - probabilities >= sampling.top_p
         dropped[:, 0] = False  # the likeliest always stays
         logits = logits.masked_fill(dropped.gather(1, order.argsort()), float("-inf"))
-    probabilities = logits.softmax(-1)
-    if sampling.min_p:
-        least = sampling.min_p * probabilities.max(-1, keepdim=True).values
-        probabilities = probabilities.masked_fill(probabilities < least, 0.0)
-        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
-    return probabilities
+    if sampling.min_p:  # a share of probabilities is a distance of logits
+        least = logits.amax(-1, keepdim=True) + math.log(sampling.min_p)
+        logits = logits.masked_fill(logits < least, float("-inf"))
+    return logits.softmax(-1)
 
 
 def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:

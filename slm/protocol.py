@@ -21,7 +21,7 @@ class CompletionRequest(BaseModel):
     temperature: float = Field(0.8, ge=0, le=5, strict=True, allow_inf_nan=False)
     top_p: float = Field(1.0, ge=0, le=1, strict=True, allow_inf_nan=False)
     top_k: StrictInt | None = Field(None, ge=1)
-    min_p: float | None = Field(None, ge=0, le=1, strict=True, allow_inf_nan=False)
+    min_p: float | None = Field(0.05, ge=0, le=1, strict=True, allow_inf_nan=False)
     repetition_penalty: float = Field(1.0, ge=0.01, le=10, strict=True, allow_inf_nan=False)
     n: StrictInt = Field(1, ge=1, description="stories for each prompt")
     best_of: StrictInt | None = Field(None, description="as `n`, or left out")

@@ -122,6 +122,7 @@ def test_transformers_samples_as_we_do_unless_told_otherwise(folder, tokenizer):
     assert defaults.temperature == ours.temperature
     assert not defaults.top_k  # transformers' own default would be 50
     assert defaults.top_p in (None, 1.0)
+    assert defaults.min_p == ours.min_p
     assert defaults.max_new_tokens == min(ours.max_new_tokens, 32)
     assert (defaults.bos_token_id, defaults.eos_token_id, defaults.pad_token_id) == (eot, eot, eot)
 

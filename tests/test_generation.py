@@ -91,7 +91,7 @@ def test_filters_are_those_of_transformers(settings):
     theirs = LogitsProcessorList([FILTERS[k](settings[k]) for k in FILTERS if k in settings])
     expected = theirs(previous, logits.clone()).softmax(-1)
     ours = next_token_probabilities(
-        logits, SamplingConfig(**{"temperature": 1.0} | settings), previous
+        logits, SamplingConfig(**{"temperature": 1.0, "min_p": 0} | settings), previous
     )
     torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-4)
     assert torch.equal(ours > 0, expected > 0)
