@@ -104,6 +104,12 @@ def test_top_p_keeps_at_least_the_likeliest_token(top_p):
     assert probabilities.tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
+def test_unless_told_otherwise_what_is_not_a_twentieth_as_likely_is_left_out():
+    logits = torch.tensor([[0.6, 0.35, 0.031, 0.019]]).log()
+    ours = next_token_probabilities(logits, SamplingConfig(temperature=1.0))
+    torch.testing.assert_close(ours, torch.tensor([[0.6, 0.35, 0.031, 0.0]]) / 0.981)
+
+
 def test_tokens_are_drawn_as_often_as_their_probabilities_say(random_model):
     likely = {5: math.log(0.6), 6: math.log(0.3), 7: math.log(0.1)}
     model = constant(random_model(n_layers=1), likely)
