@@ -1,5 +1,6 @@
 """Several processes, started by `torchrun`, that train one model together (optional)."""
 
+import atexit
 import io
 import os
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # before joining: if later, its defaults keep the group from leaving
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -24,6 +26,7 @@ class Team:
         """Meet the others that `torchrun` started, on this machine or on several."""
         if not dist.is_initialized():
             dist.init_process_group()  # nccl between GPUs, gloo between processors
+            atexit.register(_leave)
         return cls(dist.get_rank(), dist.get_world_size())
 
     def in_turn(self, function: Callable):
@@ -51,3 +54,11 @@ class Team:
         """The first process's number, in every process."""
         dist.broadcast(number := torch.tensor(number, dtype=torch.float64), 0)
         return number.item()
+
+
+def _leave() -> None:
+    """Leave the others while Python still runs: gloo's threads may hold tensors of Python's, and a
+    process in which one is freed too late ends by SIGABRT (pytorch/pytorch, pull request 179291).
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()

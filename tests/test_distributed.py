@@ -12,6 +12,7 @@ from slm.practice import practice_stories
 
 # Two processes train a few steps, are stopped after the third, and one process finishes the run.
 SCRIPT = """
+import atexit
 import json
 import os
 import signal
@@ -23,6 +24,17 @@ from slm.practice import practice_stories
 from slm.stories import Cleaning, Stories
 from slm.training import train
 
+
+
+def threads():
+    "At the very end, after what was asked for later than this."
+    tasks = [f"/proc/self/task/{task}/comm" for task in os.listdir("/proc/self/task")]
+    names = [open(task, encoding="utf-8").read().strip() for task in tasks]
+    print("left behind:", [name for name in names if "gloo" in name])
+
+
+if sys.platform == "linux":
+    atexit.register(threads)
 torch.set_num_threads(1)
 texts = practice_stories(40)
 stories = Stories(texts[4:], texts[:4], "practice", True, Cleaning(40, 0, 0, 0, 0, 40))
@@ -59,7 +71,7 @@ def start(processes: int, folder: Path, *, stop_after: int = 0, dropout: float =
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr
     files = [folder.with_name(f"{folder.name}-{rank}.json") for rank in range(processes)]
     return [done.stdout, *(json.loads(file.read_text(encoding="utf-8")) for file in files)]
 
@@ -111,6 +123,12 @@ def test_with_dropout_each_process_drops_other_numbers_but_weights_stay_the_same
     assert second[0]
     assert first[3] == second[3]
     assert (first[2], second[2]) == (2, 0)  # only the first one measures
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the names of threads are read from /proc")
+def test_no_thread_outlives_python_where_it_could_abort_the_process(interrupted):
+    said = interrupted[1][0]
+    assert said.count("left behind: []") == 2
 
 
 def test_the_command_line_trains_in_several_processes_and_speaks_once(tmp_path):
