@@ -17,6 +17,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 
 import torch
 from slm.distributed import Team
@@ -25,11 +26,12 @@ from slm.stories import Cleaning, Stories
 from slm.training import train
 
 
-
 def threads():
     "At the very end, after what was asked for later than this."
-    tasks = [f"/proc/self/task/{task}/comm" for task in os.listdir("/proc/self/task")]
-    names = [open(task, encoding="utf-8").read().strip() for task in tasks]
+    names = []
+    for task in os.listdir("/proc/self/task"):
+        with suppress(FileNotFoundError):  # it has just ended
+            names.append(open(f"/proc/self/task/{task}/comm", encoding="utf-8").read().strip())
     print("left behind:", [name for name in names if "gloo" in name])
 
 
