@@ -29,6 +29,7 @@ TRAIN = """examples:
   python -m slm train                                  a first story, in five minutes
   python -m slm train --stories mine.txt --minutes 20 --n_layers 6
   python -m slm train --folder runs/mine --n 3000000 --preset full
+  python -m slm train --teachers stories               distilled from the model in the box
   torchrun --nproc-per-node=2 -m slm train --steps 500
 """
 FINETUNE = """examples:

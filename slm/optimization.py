@@ -42,6 +42,8 @@ class TrainConfig:
     evaluations: int = 10  # how often, evenly over the run, it is measured, sampled and kept
     evaluation_stories: int = 100  # validation stories measured each time
     seed: int = 0  # of the weights, the order of the stories and dropout
+    teachers: str | None = None  # trained models to learn from too, "one" or "one,another"
+    distillation: float = 0.5  # share of the loss that is about what the teachers expect
 
     def __post_init__(self):
         given = " and ".join(name for name in BUDGETS if getattr(self, name) is not None)
@@ -50,7 +52,7 @@ class TrainConfig:
         check(self, "steps", "tokens", "batch_size", "grad_accumulation", whole=True, low=1)
         check(self, "evaluations", "evaluation_stories", whole=True, low=1)
         check(self, "minutes", "learning_rate", "grad_clip")
-        check(self, "warmup", "final_learning_rate", "weight_decay", low=0, high=1)
+        check(self, "warmup", "final_learning_rate", "weight_decay", "distillation", low=0, high=1)
         check(self, "seed", whole=True, low=0)
         check_choice("optimizer", self.optimizer, "muon", "adamw")
         check_choice("precision", self.precision, "auto", "bfloat16", "float16", "float32")
@@ -137,12 +139,11 @@ def train_step(
     device, scaler = weights[0].device.type, scaler or GradScaler(enabled=False)
     dtype = pick_precision(config.precision, device)
     for _ in range(config.grad_accumulation):
-        x, y = (part.to(device) for part in next(batches))  # (B, T)
+        x, y = (part.to(device) for part in next(batches))  # (B, T), from teachers y (B, T, V)
         with torch.autocast(device, dtype, enabled=dtype != torch.float32):
-            logits = model(x)  # (B, T, V)
-            loss = F.cross_entropy(logits.flatten(0, 1), y.flatten()) / config.grad_accumulation
-        scaler.scale(loss).backward()
-        total += loss.item()
+            loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten(0, 1))  # of (B T, V)
+        scaler.scale(loss / config.grad_accumulation).backward()
+        total += loss.item() / config.grad_accumulation
     if not math.isfinite(total):
         raise ValueError(f"The loss became {total}: train with a lower learning_rate.")
     for optimizer in optimizers:

@@ -33,8 +33,7 @@ from slm.tokenizer import Tokenizer, load_tokenizer
 # One dial: each preset is a budget and what fits it. Any field may be given directly instead.
 PRESETS = {
     "tiny": dict(minutes=5.0),  # a first story, on two cores: the configurations' own defaults
-    "small": dict(minutes=120.0, n_layers=6, n_heads=4, d_model=256)  # an evening
-    | dict(context_length=512),
+    "small": dict(minutes=120, n_layers=6, n_heads=4, d_model=256, context_length=512),  # hours
     "full": dict(tokens=2_000_000_000, n_layers=8, n_heads=8, d_model=512, context_length=512)
     | dict(batch_size=128, learning_rate=0.005),  # all of TinyStories: for a GPU
 }
@@ -128,7 +127,7 @@ def train(
         raise ValueError(f"vocab_size is the tokenizer's, {tokenizer.vocab_size:,}: leave it out.")
     used = asdict(model_config) | asdict(config) | {"tokenizer": tokenizer.digest}
     used["stories"] = [digest(stories.train), digest(stories.validation)]
-    used = json.loads(json.dumps(used), parse_int=float)  # a tuple is a list here, and 5 is 5.0
+    used = json.loads(json.dumps(used, default=str), parse_int=float)  # (5,) is [5.0]
     key = hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()[:8]
     folder = Path(folder or f"runs/{preset}-{key}")
     team = import_module("slm.distributed").Team.join() if "WORLD_SIZE" in os.environ else None
@@ -137,14 +136,14 @@ def train(
     device = pick_device(config.device)
     model = Transformer(model_config, config.seed).to(device)
     optimizers = make_optimizers(model, config)
-    length, packed = model_config.context_length, pack(stories.train, tokenizer)
-    fitting = import_module("slm.cuda").rows_at_once
-    rows = fitting(device, config.batch_size, model_config, world_size)
+    rows = import_module("slm.cuda").rows_at_once(device, config, model_config, world_size)
     pieces = config.grad_accumulation * config.batch_size // rows
     work = replace(config, batch_size=rows, grad_accumulation=pieces)  # the same step, in pieces
-    how = dict(batch_size=rows, context_length=length, seed=config.seed)
-    batches = Batches(packed, **how, rank=rank, world_size=world_size)
-    step_tokens = config.batch_size * length * config.grad_accumulation
+    how = dict(batch_size=rows, context_length=model_config.context_length, seed=config.seed)
+    batches = Batches(pack(stories.train, tokenizer), **how, rank=rank, world_size=world_size)
+    teach = import_module("slm.distillation").taught if config.teachers else None
+    lessons = teach(batches, config, model, tokenizer) if teach else batches
+    step_tokens = config.batch_size * model_config.context_length * config.grad_accumulation
     steps = len(config.schedule or ()) or config.steps or -(-(config.tokens or 0) // step_tokens)
     state, history, share = folder / "training.safetensors", History(), 0.0  # share of the budget
     if state.exists() and not fresh:
@@ -152,10 +151,10 @@ def train(
         other, share = [x for x in used if used[x] != facts["settings"].get(x)], facts["share"]
         history.steps.extend(Step(**step) for step in facts["history"]["steps"])
         history.evaluations.extend(StepEvaluation(**x) for x in facts["history"]["evaluations"])
-        if other:  # a larger budget, and nothing else, takes the run further
-            done = history.steps[-1]
+        if other:  # a larger budget, if wanted with other teachers, takes the run further
+            longer, done = {*other} & {"steps", "tokens", "minutes"}, history.steps[-1]
             share = done.step / steps if steps else done.seconds / 60 / config.minutes
-            if share >= 1 or {*other} - {"steps", "tokens", "minutes"}:
+            if share >= 1 or not longer or {*other} - longer - {"teachers", "distillation"}:
                 mend = "name another folder, or give fresh=True to replace it"
                 raise ValueError(f"{folder} holds a run with other {', '.join(other)}: {mend}.")
         restore_state(tensors, model, optimizers)
@@ -195,7 +194,7 @@ def train(
             else:  # that of the middle of the step: no step is wasted on a rate of 0
                 progress = (number - 0.5) / steps if steps else max(share, 1e-3)
                 rate = config.learning_rate * learning_rate_factor(progress, config)
-            loss, norm = train_step(shared, batches, optimizers, work, rate, scaler)
+            loss, norm = train_step(shared, lessons, optimizers, work, rate, scaler)
             seconds, tokens = time.monotonic() - started, number * step_tokens
             share = number / steps if steps else min(1.0, seconds / 60 / config.minutes)
             if team:

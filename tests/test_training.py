@@ -313,6 +313,7 @@ def test_settings_stories_and_tokenizer_each_decide_the_default_folder():
         ({"steps": 3}, ["steps"]),
         ({"tokens": 2 * TOKENS}, ["steps", "tokens"]),
         ({"schedule": (0.01,) * 9}, ["steps", "schedule"]),
+        ({"distillation": 0.3}, ["distillation"]),
     ],
 )
 def test_a_folder_with_another_run_is_refused_and_left_alone(settings, named):
@@ -483,6 +484,8 @@ GIVEN = {
     "evaluations": 3,
     "evaluation_stories": 7,
     "seed": 11,
+    "teachers": "one,another",
+    "distillation": 0.3,
 }
 
 
