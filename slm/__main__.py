@@ -30,7 +30,7 @@ TRAIN = """examples:
   python -m slm train --stories mine.txt --minutes 20 --n_layers 6
   python -m slm train --folder runs/mine --n 3000000 --preset full
   python -m slm train --teachers stories               distilled from the model in the box
-  torchrun --nproc-per-node=2 -m slm train --steps 500
+  torchrun --nproc-per-node=2 -m -- slm train --steps 500
 """
 FINETUNE = """examples:
   python -m slm finetune mine.txt --folder runs/mine
