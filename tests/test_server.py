@@ -419,7 +419,8 @@ def test_sigterm_finishes_what_is_running(tmp_path):
     command = [sys.executable, "-m", "slm", "serve", "--port", str(port)]
     own = {"PYTHONPATH": str(Path(slm.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | own)
-    answers, settings = [], {"seed": 1, "temperature": 4}  # so wild that they are long
+    # So wild that they are long; from all tokens, since rounding may move one across min_p's limit.
+    answers, settings = [], {"seed": 1, "temperature": 4, "min_p": 0}
     asked = settings | {"prompt": PROMPT, "max_tokens": 1000, "n": 4}
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
 
@@ -444,10 +445,7 @@ def test_sigterm_finishes_what_is_running(tmp_path):
         finally:
             process.kill()
     assert answers[0].status_code == 200
-    answer = answers[0].json()
-    reasons = [choice["finish_reason"] for choice in answer["choices"]]
-    assert set(reasons) <= {"stop", "length"}
-    assert answer["usage"]["completion_tokens"] >= 1000 * reasons.count("length")
-    # Of a thousand wild draws, one may fall on a border that is rounded otherwise in a batch.
-    whole = generate(*slm.load_model("stories"), PROMPT, max_new_tokens=200, **settings)
-    assert (PROMPT + answer["choices"][0]["text"]).startswith(whole)
+    choices = answers[0].json()["choices"]
+    assert all(choice["finish_reason"] for choice in choices)
+    whole = generate(*slm.load_model("stories"), PROMPT, max_new_tokens=1000, **settings)
+    assert PROMPT + choices[0]["text"] == whole
