@@ -1,34 +1,87 @@
 """Learn how a language model works by training one that writes stories on your own laptop."""
 
-from importlib import import_module
+__all__ = [
+    "OPENINGS",
+    "ModelConfig",
+    "NGram",
+    "SamplingConfig",
+    "TrainConfig",
+    "Transformer",
+    "attention_maps",
+    "distinct",
+    "evaluate",
+    "export_gguf",
+    "export_onnx",
+    "finetune",
+    "generate",
+    "load_model",
+    "load_stories",
+    "load_tokenizer",
+    "longest_copies",
+    "model_card",
+    "plots",
+    "push_to_hub",
+    "quantize",
+    "repetition",
+    "save_model",
+    "size_table",
+    "story_report",
+    "stream",
+    "train",
+    "train_tokenizer",
+]
 
-from slm.checkpoint import load_model, save_model
-from slm.evaluation import evaluate
-from slm.generation import SamplingConfig, generate, stream
-from slm.model import ModelConfig, Transformer
-from slm.optimization import TrainConfig
-from slm.stories import load_stories
-from slm.tokenizer import load_tokenizer
-from slm.training import train
-
-__all__ = ["ModelConfig", "SamplingConfig", "TrainConfig", "Transformer", "attention_maps"]
-__all__ += ["evaluate", "generate", "load_model", "load_stories", "load_tokenizer", "plots"]
-__all__ += ["OPENINGS", "NGram", "save_model", "stream", "train", "train_tokenizer"]
-__all__ += ["export_gguf", "export_onnx", "finetune", "model_card", "push_to_hub", "quantize"]
-__all__ += ["size_table"]
-__all__ += ["distinct", "longest_copies", "repetition", "story_report"]
-OPTIONAL = {"attention_maps": "slm.attention", "train_tokenizer": "slm.bpe"}
-OPTIONAL |= {"NGram": "slm.baselines", "OPENINGS": "slm.openings", "story_report": "slm.report"}
-OPTIONAL |= {"finetune": "slm.finetuning", "quantize": "slm.quantization"}
-OPTIONAL["size_table"] = "slm.quantization"
-OPTIONAL |= dict.fromkeys(("export_gguf", "export_onnx", "model_card", "push_to_hub"), "slm.export")
-OPTIONAL |= dict.fromkeys(("distinct", "longest_copies", "repetition"), "slm.originality")
+_ANALYSIS = {
+    "NGram",
+    "OPENINGS",
+    "attention_maps",
+    "distinct",
+    "longest_copies",
+    "repetition",
+    "size_table",
+    "story_report",
+}
 
 
 def __getattr__(name: str):
-    """Import what is optional when it is first asked for."""
-    if name == "plots":
-        return import_module("slm.plots")
-    if name in OPTIONAL:
-        return getattr(import_module(OPTIONAL[name]), name)
-    raise AttributeError(f"module 'slm' has no attribute {name!r}")
+    """Import a public name when it is first used, so that `slm --help` need not load PyTorch."""
+    if name in ("ModelConfig", "TrainConfig", "SamplingConfig"):
+        from slm import settings as home
+    elif name == "load_stories":
+        from slm import stories as home
+    elif name in ("load_tokenizer", "train_tokenizer"):
+        from slm import tokenizer as home
+    elif name == "Transformer":
+        from slm import model as home
+    elif name == "train":
+        from slm import training as home
+    elif name == "evaluate":
+        from slm import evaluation as home
+    elif name in ("generate", "stream"):
+        from slm import generation as home
+    elif name in ("load_model", "save_model"):
+        from slm import checkpoint as home
+    elif name in _ANALYSIS:
+        from slm import analysis as home
+    elif name == "finetune":
+        from slm import finetuning as home
+    elif name == "quantize":
+        from slm import quantization as home
+    elif name in ("export_gguf", "export_onnx", "model_card", "push_to_hub"):
+        from slm import export as home
+    elif name == "model":
+        import slm.model as home
+
+        return home
+    elif name == "plots":
+        import slm.plots as home
+
+        return home
+    else:
+        raise AttributeError(f"module 'slm' has no attribute {name!r}")
+    return getattr(home, name)
+
+
+def __dir__() -> list[str]:
+    """The public names, also those that are not imported yet."""
+    return sorted({*globals(), *__all__})

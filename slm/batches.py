@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from slm.files import cache_folder, write
-from slm.tokenizer import Tokenizer
+from slm.tokenizer.byte_pair import Tokenizer
+from slm.utils.files import cache_folder, write
 
 
 def digest(stories: Sequence[str]) -> str:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slm.model import Transformer, evaluating
-from slm.tokenizer import Tokenizer
+from slm.model.transformer import Transformer, evaluating
+from slm.tokenizer.byte_pair import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -1,39 +1,166 @@
-"""Settings are small frozen dataclasses; a wrong one is refused in a sentence that names it."""
+"""Every setting there is: of the model, training, sampling, fine-tuning and the server.
+
+Settings are small frozen dataclasses; a wrong value is refused in a sentence that
+names the field."""
 
 import math
-from dataclasses import fields
-from difflib import get_close_matches
+from dataclasses import dataclass
 
-TINY, HUGE = math.ulp(0.0), 2**63 - 1  # the least above 0; larger ones break what they are given to
+from slm.utils.validation import check, check_choice, split_settings
 
-
-def check(config, *names: str, whole: bool = False, low: float = TINY, high: float = HUGE) -> None:
-    """Raise ValueError where a named field is not a number from `low`, or above 0, to `high`; with
-    `whole`, a whole number. None passes where it is the field's default."""
-    kind, types = ("a whole number", int) if whole else ("a number", (int, float))
-    limit = "above 0" if low == TINY else f"from {low} up"
-    limit = f"from {low} to {high}" if high < HUGE else limit
-    for name in names:
-        value = getattr(config, name)
-        fits = isinstance(value, types) and not isinstance(value, bool) and low <= value <= high
-        unused = value is None and type(config).__dataclass_fields__[name].default is None
-        if not fits and not unused:
-            raise ValueError(f"{name} must be {kind} {limit}, not {value!r}.")
+BUDGETS = ("steps", "tokens", "minutes", "schedule")
 
 
-def check_choice(name: str, value: object, *choices: object) -> None:
-    """Raise ValueError where `value` is not one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}.")
+@dataclass(frozen=True)
+class ModelConfig:
+    """The size and shape of a transformer; ValueError, with the mend, where it cannot be built."""
+
+    vocab_size: int = 4096  # V: how many different tokens
+    context_length: int = 256  # T: how many tokens the model looks back on
+    n_layers: int = 4  # how many blocks stand on each other
+    n_heads: int = 2  # H: attention heads in a block
+    n_kv_heads: int | None = None  # G: heads of keys and values, shared by H / G queries; None: H
+    d_model: int = 128  # C: numbers per token in the residual stream
+    d_ff: int | None = None  # hidden width of the MLP; None: 8/3 of d_model, in steps of 32
+    rope_theta: float = 10_000.0  # base of the rotary wavelengths, in tokens
+    norm_eps: float = 1e-5  # keeps RMSNorm from dividing by zero
+    tie_embeddings: bool = True  # one table both reads tokens in and scores them
+    dropout: float = 0.0  # share of each block's output dropped while training
+
+    def __post_init__(self):
+        if self.n_kv_heads is None:
+            object.__setattr__(self, "n_kv_heads", self.n_heads)
+        if self.d_ff is None and isinstance(self.d_model, int):
+            object.__setattr__(self, "d_ff", -(-self.d_model * 8 // 96) * 32)
+        check(self, "vocab_size", "context_length", "n_layers", whole=True, low=1)
+        check(self, "n_heads", "n_kv_heads", "d_model", "d_ff", whole=True, low=1)
+        check(self, "rope_theta", "norm_eps")
+        check(self, "dropout", low=0, high=0.9)
+        check_choice("tie_embeddings", self.tie_embeddings, True, False)
+        if self.d_model % (2 * self.n_heads):
+            heads = f"d_model ({self.d_model}) must give n_heads ({self.n_heads}) an even width"
+            raise ValueError(f"{heads}: set d_model to a multiple of {2 * self.n_heads}.")
+        if self.n_heads % self.n_kv_heads:
+            heads = f"n_kv_heads ({self.n_kv_heads}) must divide n_heads ({self.n_heads})"
+            raise ValueError(f"{heads}: set it to a divisor, or to None for one per head.")
+
+    @property
+    def head_dim(self) -> int:
+        """D: numbers per head."""
+        return self.d_model // self.n_heads
 
 
-def split_settings(settings: dict, *classes: type) -> list[dict]:
-    """Share settings out among the dataclasses that have such fields; ValueError if none has."""
-    names = [{item.name for item in fields(cls)} for cls in classes]
-    known = sorted(set().union(*names))
-    for name in settings:
-        if name not in known:
-            close = get_close_matches(name, known, 1)
-            mend = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}."
-            raise ValueError(f"There is no setting {name!r}: {mend}")
-    return [{name: settings[name] for name in settings if name in own} for own in names]
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train, and for how long, by exactly one of steps, tokens, minutes and schedule. Raises
+    ValueError, naming the field, for values that make no sense."""
+
+    steps: int | None = None  # budget in updates of the weights
+    tokens: int | None = None  # budget in tokens read
+    minutes: float | None = None  # budget in minutes by the clock, evaluations included
+    schedule: tuple[float, ...] | None = None  # the learning rate of each step, to replay a run
+    batch_size: int = 12  # rows of context_length tokens read at once
+    grad_accumulation: int = 1  # batches read for one step
+    optimizer: str = "muon"  # for the matrices: "muon", or "adamw" as for all the rest
+    learning_rate: float = 0.01  # the peak
+    warmup: float = 0.03  # share of the run in which the learning rate rises to its peak
+    final_learning_rate: float = 0.0  # where it falls to by the end, as a share of the peak
+    weight_decay: float = 0.1  # share of a matrix, times the learning rate, taken off each step
+    grad_clip: float = 1.0  # longest gradient that is used at full length
+    precision: str = "auto"  # "bfloat16", "float16", "float32", or the fastest that there is
+    device: str = "auto"  # "cuda", "mps", "cpu", or the first of these that there is
+    compile: bool | str = "auto"  # torch.compile; "auto": on a GPU, where it soon pays off
+    evaluations: int = 10  # how often, evenly over the run, it is measured, sampled and kept
+    evaluation_stories: int = 100  # validation stories measured each time
+    seed: int = 0  # of the weights, the order of the stories and dropout
+    teachers: str | None = None  # trained models to learn from too, "one" or "one,another"
+    distillation: float = 0.5  # share of the loss that is about what the teachers expect
+
+    def __post_init__(self):
+        given = " and ".join(name for name in BUDGETS if getattr(self, name) is not None)
+        if given not in BUDGETS:
+            raise ValueError(f"Give one of {', '.join(BUDGETS)}; given: {given or 'none'}.")
+        check(self, "steps", "tokens", "batch_size", "grad_accumulation", whole=True, low=1)
+        check(self, "evaluations", "evaluation_stories", whole=True, low=1)
+        check(self, "minutes", "learning_rate", "grad_clip")
+        check(self, "warmup", "final_learning_rate", "weight_decay", "distillation", low=0, high=1)
+        check(self, "seed", whole=True, low=0)
+        check_choice("optimizer", self.optimizer, "muon", "adamw")
+        check_choice("precision", self.precision, "auto", "bfloat16", "float16", "float32")
+        check_choice("compile", self.compile, True, False, "auto")
+        check_choice("device", self.device, "auto", "cuda", "mps", "cpu")
+        if self.schedule == () or not all(0 <= rate < math.inf for rate in self.schedule or ()):
+            raise ValueError("schedule must hold a learning rate of 0 or more for each step.")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How the next token is chosen; ValueError, by name, for a value that makes no sense."""
+
+    max_new_tokens: int = 400  # the story is cut off after so many
+    temperature: float = 0.8  # below 1 plays safe, above 1 takes risks; 0: always the likeliest
+    top_k: int | None = None  # keep the k likeliest tokens
+    top_p: float | None = None  # keep the fewest likeliest tokens that reach this probability
+    min_p: float | None = 0.05  # keep tokens at least this share as likely as the likeliest
+    repetition_penalty: float = 1.0  # above 1: tokens that have occurred become less likely
+    seed: int | None = None  # the same seed writes the same story; None: another each time
+
+    def __post_init__(self):
+        check(self, "max_new_tokens", "top_k", whole=True, low=1)
+        check(self, "temperature", low=0)
+        check(self, "top_p", "min_p", low=0, high=1)
+        check(self, "repetition_penalty")
+        check(self, "seed", whole=True, low=0)
+
+
+@dataclass(frozen=True)
+class FineTuneConfig:
+    """How to fine-tune. Raises ValueError, naming the field, for values that make no sense."""
+
+    epochs: int = 20  # how often your stories are read, at most
+    patience: int = 3  # epochs without a better score on those held out, after which it stops
+    learning_rate: float = 0.001  # the peak
+    replay: float = 0.25  # share of each batch from ordinary stories, against forgetting
+    held_out: float = 0.1  # share of your stories that it is measured by
+    batch_size: int = 8  # rows of context_length tokens
+    lora_rank: int | None = None  # of the two narrow matrices beside each; None: train all weights
+    device: str = "auto"
+    seed: int = 0  # of what is held out, the order and dropout
+
+    def __post_init__(self):
+        check(self, "epochs", "patience", "batch_size", "lora_rank", whole=True, low=1)
+        check(self, "seed", whole=True, low=0)
+        check(self, "learning_rate", "held_out")
+        check(self, "replay", low=0, high=0.9)
+        if self.held_out > 0.5:
+            raise ValueError(f"held_out must be at most 0.5, not {self.held_out!r}.")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask for, and how many at once."""
+
+    stories: int = 32  # written at the same time; and asked for in one request
+    waiting: int = 64  # that may wait for their turn
+    prompt: int = 20_000  # characters of one prompt
+    tokens: int = 2_000  # new ones of one story
+    body: int = 1_000_000  # bytes of a request
+
+
+# One dial: each preset is a budget and what fits it. Any field may be given directly instead.
+PRESETS = {
+    "tiny": dict(minutes=5.0),  # a first story, on two cores: the configurations' own defaults
+    "small": dict(minutes=120, n_layers=6, n_heads=4, d_model=256, context_length=512),  # hours
+    "full": dict(tokens=2_000_000_000, n_layers=8, n_heads=8, d_model=512, context_length=512)
+    | dict(batch_size=128, learning_rate=0.005),  # all of TinyStories: for a GPU
+}
+
+
+def configure(preset: str = "tiny", **settings) -> tuple[ModelConfig, TrainConfig]:
+    """A preset's configurations, with any of their fields given directly instead. Raises ValueError
+    for an unknown preset, an unknown setting or a value that makes no sense."""
+    check_choice("preset", preset, *PRESETS)
+    given = any(settings.get(name) is not None for name in BUDGETS)
+    values = {name: x for name, x in PRESETS[preset].items() if not (given and name in BUDGETS)}
+    model, training = split_settings(values | settings, ModelConfig, TrainConfig)
+    return ModelConfig(**model), TrainConfig(**training)

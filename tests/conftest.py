@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from slm.bpe import train_tokenizer
-from slm.model import ModelConfig, Transformer
+from slm.model.transformer import Transformer
+from slm.settings import ModelConfig
+from slm.tokenizer.training import train_tokenizer
 
 torch.set_num_threads(1)  # the models here are so small that a second thread only costs time
 TALE = "Once upon a time there was a cat. The cat saw the other cat, and then they sat on the mat. "

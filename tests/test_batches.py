@@ -11,9 +11,9 @@ import tokenizers
 import torch
 
 from slm.batches import Batches, digest, pack
-from slm.bpe import train_tokenizer
-from slm.practice import practice_stories
-from slm.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer
+from slm.stories.practice import practice_stories
+from slm.tokenizer.byte_pair import END_OF_TEXT, Tokenizer, load_tokenizer
+from slm.tokenizer.training import train_tokenizer
 
 STORIES = [*practice_stories(20), f"Zoë said “{END_OF_TEXT}” 🦊 twice.", "a", ""]
 TRICKY = ["", " ", "\n\n", " a ", "b \n", "'", "it'", "s", "<|endoftext", "|>", "<", "3", "\0", "é"]

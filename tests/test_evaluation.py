@@ -5,12 +5,13 @@ import torch
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from transformers import LlamaForCausalLM
 
-from slm.bpe import train_tokenizer
-from slm.checkpoint import save_model
-from slm.evaluation import Evaluation, evaluate, evaluating, token_nats
-from slm.model import ModelConfig, Transformer
-from slm.practice import practice_stories
-from slm.tokenizer import Tokenizer, load_tokenizer
+from slm.checkpoint.saving import save_model
+from slm.evaluation import Evaluation, evaluate, token_nats
+from slm.model.transformer import Transformer, evaluating
+from slm.settings import ModelConfig
+from slm.stories.practice import practice_stories
+from slm.tokenizer.byte_pair import Tokenizer, load_tokenizer
+from slm.tokenizer.training import train_tokenizer
 
 CONTEXT = 32
 STORIES = [

@@ -19,7 +19,7 @@ def machine(*packages: str, threads: int | None = None) -> str:
     """The processor and what of it is used, then the versions of Python, torch and `packages`."""
     import torch
 
-    from slm.machine import pick_precision
+    from slm.hardware.precision import pick_precision
 
     name, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if info.exists():

@@ -15,8 +15,8 @@ import torch
 from common import in_turns, machine, serve, table, worker
 
 import slm
-from slm.generation import generate_tokens
-from slm.tokenizer import Tokenizer
+from slm.generation.text_generation import generate_tokens
+from slm.tokenizer.byte_pair import Tokenizer
 
 OURS, THEIRS = "slm", "transformers"
 GGUF_TYPES = {"llama.cpp F32": "f32", "llama.cpp Q8_0": "q8_0"}

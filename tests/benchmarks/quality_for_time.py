@@ -35,9 +35,9 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 import slm
-from slm.machine import pick_precision
-from slm.stories import Stories
-from slm.tokenizer import Tokenizer
+from slm.hardware.precision import pick_precision
+from slm.stories.cleaning import Stories
+from slm.tokenizer.byte_pair import Tokenizer
 
 TOKENIZERS = {"slm": "stories", "transformers": "gpt2", "transformers-4096": "stories"}
 TOKENIZERS |= {"workshop": "gpt2"}

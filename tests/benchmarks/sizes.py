@@ -23,8 +23,8 @@ import torch
 from common import in_turns, machine, resident, serve, table, worker
 
 import slm
-from slm.export import GGUF_TYPES
-from slm.generation import generate_tokens
+from slm.export.gguf import GGUF_TYPES
+from slm.generation.text_generation import generate_tokens
 
 Scores = Callable[[Sequence[int]], np.ndarray]  # ids to logits (T, V)
 Writes = Callable[[], None]  # so many tokens of one story

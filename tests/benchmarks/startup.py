@@ -49,7 +49,8 @@ FIRST_STEP = {
 import json, sys
 import slm
 from slm.batches import Batches, pack
-from slm.optimization import make_optimizers, train_step
+from slm.training.optimizer import make_optimizers
+from slm.training.step import train_step
 with open(sys.argv[1] + "/stories.json", encoding="utf-8") as file:
     stories = json.load(file)
 tokenizer, config = slm.load_tokenizer(sys.argv[1] + "/model"), slm.TrainConfig(steps=1)
@@ -108,8 +109,8 @@ def main() -> None:
     options = parser.parse_args()
 
     import slm
-    from slm.machine import pick_precision
-    from slm.practice import practice_stories
+    from slm.hardware.precision import pick_precision
+    from slm.stories.practice import practice_stories
 
     rows = []
     with TemporaryDirectory() as folder:

@@ -17,8 +17,10 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 import slm
-from slm.machine import keep_freed_memory, pick_precision
-from slm.optimization import make_optimizers, train_step
+from slm.hardware.memory import keep_freed_memory
+from slm.hardware.precision import pick_precision
+from slm.training.optimizer import make_optimizers
+from slm.training.step import train_step
 
 OURS = ("slm, muon", "slm, adamw")
 THEIRS = ("transformers, adamw, sdpa", "transformers, adamw, eager")

@@ -1,0 +1,14 @@
+"""Hand a model to other tools: llama.cpp, ONNX, the hub."""
+
+from slm.export.gguf import GGUF_TYPES, export_gguf
+from slm.export.hub import push_to_hub
+from slm.export.model_card import model_card
+from slm.export.onnx import export_onnx
+
+__all__ = [
+    "GGUF_TYPES",
+    "export_gguf",
+    "export_onnx",
+    "model_card",
+    "push_to_hub",
+]

@@ -1,0 +1,179 @@
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import slm
+from slm.finetuning import loop as finetuning
+from slm.finetuning.loop import finetune
+from slm.finetuning.own_stories import own_stories, split_long
+from slm.stories.cleaning import Cleaning, Stories
+from slm.stories.practice import practice_stories
+
+TALES = Path(slm.__file__).parent / "assets" / "lighthouse.txt"
+MINE = [
+    f"The robot number {i} said bleep, and bleep, and went to turn the light." for i in range(30)
+]
+
+
+@pytest.fixture(scope="module")
+def ordinary():
+    texts = practice_stories(60)
+    return Stories(texts[:50], texts[50:], "practice", True, Cleaning(60, 0, 0, 0, 0, 60))
+
+
+@pytest.fixture
+def tune(random_model, tokenizer, ordinary):
+    def run(stories=MINE, **settings):
+        how = dict(ordinary=ordinary, epochs=2, learning_rate=0.01, device="cpu")
+        return finetune(random_model(), tokenizer, stories, **how | settings)
+
+    return run
+
+
+def test_it_learns_your_stories_and_the_given_model_stays(tune, random_model):
+    done = tune(epochs=6)
+    assert done.after["yours"].nats_per_token < done.before["yours"].nats_per_token - 0.5
+    again = slm.evaluate(random_model(), done.tokenizer, practice_stories(60)[50:])
+    assert done.before["ordinary"].nats_per_token == pytest.approx(again.nats_per_token)
+    assert not done.model.training
+    assert "your held-out stories" in str(done) and "before: " in str(done)
+
+
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(tune):
+    one, two, other = tune(), tune(), tune(seed=1)
+    assert one.epochs == two.epochs != other.epochs
+    for name, weight in one.model.state_dict().items():
+        assert torch.equal(two.model.state_dict()[name], weight)
+
+
+def test_the_best_epoch_is_kept_and_it_stops_when_nothing_gets_better(tune, capsys):
+    done = tune(epochs=30, patience=3, learning_rate=0.05)
+    best = min(done.epochs)
+    assert done.epochs[0] > best < done.epochs[-1]  # it got better, then worse
+    assert len(done.epochs) == done.epochs.index(best) + 1 + 3 < 30
+    assert done.after["yours"].nats_per_token == pytest.approx(best, rel=1e-5)
+    said = f"Enough: epoch {done.epochs.index(best) + 1} did best on the stories held out."
+    assert said in capsys.readouterr().out
+
+
+def test_what_makes_it_only_worse_is_not_kept(tune, ordinary):
+    done = tune(epochs=3, learning_rate=0.02)
+    how = dict(ordinary=ordinary, epochs=2, learning_rate=5.0, device="cpu")
+    worse = finetune(done.model, done.tokenizer, MINE, **how)
+    assert min(worse.epochs) > worse.before["yours"].nats_per_token
+    for name, weight in done.model.state_dict().items():
+        assert torch.equal(worse.model.state_dict()[name], weight)
+
+
+def test_the_callback_is_told_of_every_step(tune):
+    seen = []
+    done = tune(epochs=2, patience=9, callback=lambda share, epochs: seen.append((share, *epochs)))
+    assert [share for share, *_ in seen] == [i / len(seen) for i in range(1, len(seen) + 1)]
+    assert seen[-1][1:] == tuple(done.epochs) or seen[-1][1:] == tuple(done.epochs[:1])
+
+
+def test_stopping_keeps_the_best_so_far(tune, monkeypatch):
+    monkeypatch.setattr(finetuning, "finishing_the_step", lambda: nullcontext([True]))
+    done = tune()
+    assert done.epochs == []
+    assert done.after["yours"].nats_per_token == pytest.approx(done.before["yours"].nats_per_token)
+
+
+def test_replayed_stories_are_forgotten_less(tune):
+    how = dict(epochs=6, patience=6, learning_rate=0.02)
+    with_them, without = tune(replay=0.5, **how), tune(replay=0.0, **how)
+    assert (
+        with_them.after["ordinary"].nats_per_token < without.after["ordinary"].nats_per_token - 0.1
+    )
+
+
+def test_the_folder_is_a_model_like_any_other(tune, tmp_path):
+    done = tune(folder=tmp_path / "mine")
+    assert done.folder == tmp_path / "mine"
+    again, _ = slm.load_model(tmp_path / "mine")
+    for name, weight in done.model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], weight)
+
+
+def test_a_lora_adapter_is_loaded_by_peft_and_merges_to_the_same_model(
+    tune, random_model, tokenizer, tmp_path
+):
+    peft = pytest.importorskip("peft")
+    done = tune(lora_rank=4, folder=tmp_path / "mine", epochs=4)
+    assert done.after["yours"].nats_per_token < done.before["yours"].nats_per_token
+    base = slm.save_model(tmp_path / "base", random_model(), tokenizer)
+    theirs = AutoModelForCausalLM.from_pretrained(base)
+    theirs = peft.PeftModel.from_pretrained(theirs, str(tmp_path / "mine" / "adapter")).eval()
+    ids = torch.arange(40).view(2, 20)
+    with torch.no_grad():
+        expected = done.model(ids)
+        torch.testing.assert_close(theirs(ids).logits, expected, rtol=1e-3, atol=1e-3)
+        merged = theirs.merge_and_unload()
+        torch.testing.assert_close(merged(ids).logits, expected, rtol=1e-3, atol=1e-3)
+        assert (random_model()(ids) - expected).abs().max() > 0.01
+    names = done.model.state_dict().keys()
+    assert names == random_model().state_dict().keys()
+
+
+def test_without_peft_a_sentence_says_how_to_get_it(tune, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "peft", None)
+    with pytest.raises(ImportError, match="pip install peft"):
+        tune(lora_rank=4)
+
+
+def test_the_tales_of_the_lighthouse_are_many_and_in_one_voice(tokenizer):
+    mine, held = own_stories(TALES, tokenizer, 10_000, held_out=0.1, seed=0)
+    stories = mine + held
+    assert len(stories) >= 60
+    assert len(set(stories)) == len(stories)
+    assert all(story.endswith("And the light went round and round.") for story in stories)
+    assert sum("leep" in story for story in stories) > 0.9 * len(stories)
+
+
+@pytest.mark.parametrize("most", [8, 30, 1000])
+def test_long_texts_are_cut_between_sentences_and_nothing_is_lost(tokenizer, most):
+    text = 'One day it rained. "Oh no!" said Tim... Then it stopped? Yes! ' * 3 + "No end"
+    parts = split_long(text, tokenizer, most)
+    assert " ".join(" ".join(parts).split()) == " ".join(text.split())
+    assert all(len(tokenizer.encode(part)) <= max(most, 12) for part in parts)
+    if most == 30:
+        assert len(parts) > 1
+        assert all(part[-1] in '.!?"' for part in parts[:-1])
+    if most == 1000:
+        assert parts == [text.strip()]
+
+
+def test_a_sentence_longer_than_the_context_is_cut_between_words(tokenizer):
+    parts = split_long("bleep " * 100, tokenizer, 20)
+    assert len(parts) > 5
+    assert set(" ".join(parts).split()) == {"bleep"}
+    assert max(len(tokenizer.encode(part)) for part in parts) <= 20
+
+
+def test_held_out_stories_are_not_learned_from(tokenizer):
+    mine, held = own_stories(MINE, tokenizer, 1000, held_out=0.2, seed=3)
+    assert len(held) == 6
+    assert set(mine) | set(held) == set(MINE)
+    assert not set(mine) & set(held)
+
+
+@pytest.mark.parametrize(
+    ("stories", "settings", "error", "sentence"),
+    [
+        ([], {}, ValueError, "Too few stories"),
+        (["short"] * 20, {}, ValueError, "Too few stories"),
+        (MINE[:1], {}, ValueError, "Too few stories"),
+        ("nowhere.txt", {}, FileNotFoundError, "no file"),
+        (MINE, {"epochs": 0}, ValueError, "epochs must be"),
+        (MINE, {"learning_rate": "fast"}, ValueError, "learning_rate must be"),
+        (MINE, {"replay": 1.0}, ValueError, "replay must be"),
+        (MINE, {"held_out": 0.9}, ValueError, "held_out must be"),
+        (MINE, {"lora_rank": 0}, ValueError, "lora_rank must be"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(tune, stories, settings, error, sentence):
+    with pytest.raises(error, match=sentence):
+        tune(stories, **settings)

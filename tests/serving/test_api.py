@@ -1,0 +1,452 @@
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import torch
+
+import slm
+from slm.generation.text_generation import generate
+
+pytest.importorskip("fastapi_offline")
+uvicorn = pytest.importorskip("uvicorn")
+
+from fastapi.testclient import TestClient  # noqa: E402
+
+from slm.serving.api import create_app  # noqa: E402
+from slm.serving.batching import Batcher  # noqa: E402
+from slm.serving.completions import Written  # noqa: E402
+from slm.settings import Limits  # noqa: E402
+
+PROMPT = "Once upon a"
+
+
+@pytest.fixture
+def writer(random_model, tokenizer):
+    return random_model(), tokenizer
+
+
+@pytest.fixture
+def client(writer):
+    with TestClient(create_app(*writer)) as client:
+        yield client
+
+
+def ask(client, **asked):
+    return client.post("/v1/completions", json={"prompt": PROMPT, "max_tokens": 12} | asked)
+
+
+def events(answer):
+    lines = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+# What it answers
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0}, {"seed": 3}, {"seed": 4, "top_k": 9}])
+def test_a_story_is_the_one_that_the_package_writes(client, writer, settings):
+    answer = ask(client, **settings)
+    assert answer.status_code == 200
+    [choice] = answer.json()["choices"]
+    expected = generate(*writer, PROMPT, max_new_tokens=12, **settings)
+    assert PROMPT + choice["text"] == expected
+    assert answer.json()["object"] == "text_completion"
+    assert answer.json()["model"] == "stories"
+    assert choice["finish_reason"] in ("stop", "length")
+
+
+def test_usage_counts_tokens(client, tokenizer):
+    answer = ask(client, temperature=0, n=2, prompt=[PROMPT, "a"]).json()
+    read = len(tokenizer.encode(PROMPT)) + len(tokenizer.encode("a"))
+    assert answer["usage"]["prompt_tokens"] == read
+    assert answer["usage"]["total_tokens"] == read + answer["usage"]["completion_tokens"]
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2, 3]
+    assert answer["choices"][0]["text"] == answer["choices"][1]["text"]
+    assert answer["choices"][0]["text"] != answer["choices"][2]["text"]
+
+
+def test_the_end_of_the_text_is_a_stop_and_is_not_shown(writer, monkeypatch):
+    model, tokenizer = writer
+    script = iter([*tokenizer.encode("cat"), tokenizer.eot_id])
+
+    def say(self, ids, lengths, layers):
+        logits = torch.zeros(1, 280)
+        logits[0, next(script)] = 1000.0
+        return logits
+
+    monkeypatch.setattr("slm.generation.decoder.NextTokens.__call__", say)
+    first = next(script)
+    model.register_forward_hook(
+        lambda module, given, out: out.index_fill(-1, torch.tensor([first]), 1000.0)
+    )
+    with TestClient(create_app(model, tokenizer)) as client:
+        answer = ask(client).json()
+    assert answer["choices"] == [
+        {"text": "cat", "index": 0, "logprobs": None, "finish_reason": "stop"}
+    ]
+    assert answer["usage"]["completion_tokens"] == len(tokenizer.encode("cat"))
+
+
+def test_a_stream_joins_to_the_same_story(client):
+    settings = {"seed": 1, "n": 2, "max_tokens": 30}
+    whole = ask(client, **settings).json()
+    parts = events(ask(client, stream=True, stream_options={"include_usage": True}, **settings))
+    for choice in whole["choices"]:
+        mine = [c for part in parts for c in part["choices"] if c["index"] == choice["index"]]
+        assert "".join(c["text"] for c in mine) == choice["text"]
+        assert [c["finish_reason"] for c in mine[:-1]] == [None] * (len(mine) - 1)
+        assert mine[-1]["finish_reason"] == choice["finish_reason"]
+        assert len(mine) > 3
+    assert parts[-1]["usage"] == whole["usage"]
+    assert parts[-1]["choices"] == []
+
+
+def test_a_story_is_cut_before_a_stop(client):
+    whole = ask(client, seed=2, max_tokens=40).json()["choices"][0]["text"]
+    stop = whole[10:13]
+    cut = whole[: whole.index(stop)]
+    answer = ask(client, seed=2, max_tokens=40, stop=["nowhere", stop]).json()
+    assert answer["choices"][0]["text"] == cut
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    parts = events(ask(client, seed=2, max_tokens=40, stop=stop, stream=True))
+    assert "".join(c["text"] for part in parts for c in part["choices"]) == cut
+
+
+def test_logprobs_are_those_of_the_model_and_echo_brings_the_prompt(client, writer):
+    model, tokenizer = writer
+    answer = ask(client, seed=0, logprobs=2, echo=True, max_tokens=6).json()
+    [choice] = answer["choices"]
+    told = choice["logprobs"]
+    ids = [*tokenizer.encode(PROMPT)]
+    assert choice["text"].startswith(PROMPT)
+    assert told["tokens"][: len(ids)] == tokenizer.pieces(ids)
+    with torch.no_grad():
+        expected = model(torch.tensor([[tokenizer.eot_id, *ids]]))[0].log_softmax(-1)
+    for place, id in enumerate(ids):
+        assert told["token_logprobs"][place] == pytest.approx(expected[place, id].item(), abs=1e-3)
+        assert len(told["top_logprobs"][place]) == 2
+    assert told["text_offset"][0] == 0
+    assert told["text_offset"] == sorted(told["text_offset"])
+    assert ask(client, max_tokens=0).json()["choices"][0]["text"] == ""
+    only = ask(client, echo=True, logprobs=0, max_tokens=0).json()["choices"][0]
+    assert only["text"] == PROMPT
+    assert only["logprobs"]["tokens"] == tokenizer.pieces(ids)
+    stream = events(ask(client, seed=0, logprobs=2, max_tokens=6, stream=True))
+    pieces = [c["logprobs"] for part in stream for c in part["choices"] if c["logprobs"]]
+    streamed = [value for piece in pieces for value in piece["token_logprobs"]]
+    assert streamed == pytest.approx(told["token_logprobs"][len(ids) :])
+
+
+def test_models_and_health(client):
+    assert [card["id"] for card in client.get("/v1/models").json()["data"]] == ["stories"]
+    assert client.get("/health").json() == {"status": "ok", "stories": 0}
+
+
+def test_the_docs_need_nothing_from_elsewhere(client):
+    page = client.get("/docs").text
+    links = re.findall(r"(?:src|href)=\"([^\"]+)", page)
+    assert len(links) >= 2
+    assert all(link.startswith("/") for link in links), links
+    for link in [*links, re.search(r"url: '([^']+)", page)[1]]:
+        assert client.get(link).status_code == 200
+
+
+def test_a_stop_that_begins_is_held_back_until_it_is_none(tokenizer):
+    from slm.serving.batching import Token
+
+    written = Written(tokenizer, ["cat!"], 0)
+    sent = []
+    for id in [*tokenizer.encode("the"), *tokenizer.encode(" ca"), *tokenizer.encode("t?")]:
+        written.add(Token(id))
+        piece = written.piece()
+        sent.append(piece.text if piece else "")
+    assert "".join(sent) == "the cat?"
+    assert not any(text.endswith(("c", "ca")) for text in sent)
+
+
+# What it refuses
+
+
+BAD = [
+    ({"prompt": 5}, 400, "prompt"),
+    ({"prompt": []}, 400, "prompt"),
+    ({"prompt": "a" * 30_000}, 400, "20,000 characters"),
+    ({"prompt": None}, 400, "prompt"),
+    ({"max_tokens": -1}, 400, "max_tokens"),
+    ({"max_tokens": 10**9}, 400, "max_tokens"),
+    ({"max_tokens": "9"}, 400, "max_tokens"),
+    ({"temperature": -1}, 400, "temperature"),
+    ({"temperature": "hot"}, 400, "temperature"),
+    ({"top_p": 2}, 400, "top_p"),
+    ({"repetition_penalty": 1e-300}, 400, "repetition_penalty"),  # scores would be infinite
+    ({"n": 0}, 400, "n"),
+    ({"n": 2, "prompt": ["a"] * 17}, 400, "not 34"),
+    ({"n": 1000}, 400, "at most 32"),
+    ({"best_of": 5}, 400, "best_of"),
+    ({"seed": -1}, 400, "seed"),
+    ({"stop": ""}, 400, "stop"),
+    ({"stop": ["a"] * 17}, 400, "stop"),
+    ({"logprobs": 21}, 400, "logprobs"),
+    ({"stream": "yes"}, 400, "stream"),
+    ({"presence_penalty": 1}, 400, "presence_penalty"),
+    ({"logit_bias": {"5": 1}}, 400, "logit_bias"),
+    ({"temprature": 1}, 400, "temprature"),
+    ({"model": "gpt-4"}, 404, "no model 'gpt-4'"),
+]
+
+
+@pytest.mark.parametrize(("asked", "status", "said"), BAD, ids=str)
+def test_bad_input_gets_a_sentence(client, asked, status, said):
+    answer = ask(client, **asked)
+    assert answer.status_code == status
+    error = answer.json()["error"]
+    assert said in error["message"] + str(error["param"])
+    assert "Traceback" not in answer.text
+
+
+RAW = [b"", b"{", b"[]", b"null", b'{"prompt": "\\ud800"}', b'{"temperature": NaN}', b"\xff\xfe"]
+RAW += [b'{"temperature": Infinity}', b'{"prompt": "a", "seed": 1e400}', b'{"stop": ["\\udfff"]}']
+
+
+@pytest.mark.parametrize("body", RAW, ids=str)
+def test_bodies_that_are_no_request_get_a_sentence(client, body):
+    answer = client.post("/v1/completions", content=body, headers={"Content-Type": "text/json"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"]
+    answer = client.post(
+        "/v1/completions", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_an_empty_prompt_is_welcome(client):
+    assert ask(client, prompt="").status_code == 200
+
+
+def test_a_large_body_is_refused_however_it_comes(writer):
+    with TestClient(create_app(*writer, limits=Limits(body=1000))) as client:
+        assert ask(client, prompt="a" * 2000).status_code == 413
+
+        def pieces():
+            for _ in range(20):
+                yield b" " * 100
+
+        answer = client.post("/v1/completions", content=pieces())
+        assert answer.status_code == 413
+        assert "1,000 bytes" in answer.json()["error"]["message"]
+        assert ask(client).status_code == 200
+
+
+def test_a_key_is_asked_for_where_there_is_one(writer):
+    with TestClient(create_app(*writer, api_key="secret é")) as client:
+        assert ask(client).status_code == 401
+        assert client.get("/v1/models").status_code == 401
+        assert client.get("/health").status_code == 200
+        wrong = {"Authorization": "Bearer secret"}
+        assert client.get("/v1/models", headers=wrong).status_code == 401
+    with TestClient(create_app(*writer, api_key="secret")) as client:
+        right = {"Authorization": "Bearer secret"}
+        assert client.get("/v1/models", headers=right).status_code == 200
+
+
+def test_pages_of_others_may_ask_only_if_named(writer):
+    asking = {"Origin": "https://example.org"}
+    with TestClient(create_app(*writer)) as client:
+        assert "access-control-allow-origin" not in client.get("/health", headers=asking).headers
+    with TestClient(create_app(*writer, origins=["https://example.org"])) as client:
+        answer = client.get("/health", headers=asking)
+        assert answer.headers["access-control-allow-origin"] == "https://example.org"
+
+
+def test_an_unknown_address_gets_a_sentence(client):
+    for answer in (client.get("/v2"), client.get("/v1/completions")):
+        assert answer.status_code in (404, 405)
+        assert answer.json()["error"]["message"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_schemathesis_finds_no_fault(writer):
+    schemathesis = pytest.importorskip("schemathesis")
+    from hypothesis import HealthCheck, given, settings
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+    app, seen = create_app(*writer, limits=Limits(tokens=5)), set()
+    quiet = dict(deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+
+    def try_out(operation):
+        @settings(max_examples=60, **quiet)
+        @given(case=operation.as_strategy())
+        def call(case):
+            answer = case.call()
+            seen.add(answer.status_code)
+            assert answer.status_code < 500
+            # What the limits refuse is no fault of the schema: they are the server's own.
+            case.validate_response(answer, excluded_checks=[positive_data_acceptance])
+
+        call()
+
+    with TestClient(app):
+        for found in schemathesis.openapi.from_asgi("/openapi.json", app).get_all_operations():
+            try_out(found.ok())
+    assert 200 in seen
+
+
+# A real server
+
+
+@contextmanager
+def running(app):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def test_the_real_openai_client_is_at_home(writer):
+    openai = pytest.importorskip("openai")
+    with running(create_app(*writer, api_key="secret")) as address:
+        client = openai.OpenAI(base_url=f"{address}/v1", api_key="secret")
+        assert [model.id for model in client.models.list()] == ["stories"]
+        asked = dict(model="stories", prompt=PROMPT, max_tokens=12, seed=1, temperature=0.8)
+        whole = client.completions.create(**asked, logprobs=1)
+        expected = generate(*writer, PROMPT, max_new_tokens=12, seed=1)
+        assert PROMPT + whole.choices[0].text == expected
+        assert len(whole.choices[0].logprobs.tokens) == whole.usage.completion_tokens
+        parts = list(client.completions.create(**asked, stream=True))
+        assert "".join(part.choices[0].text for part in parts) == whole.choices[0].text
+        assert parts[-1].choices[0].finish_reason == whole.choices[0].finish_reason
+        with pytest.raises(openai.NotFoundError, match="no model"):
+            client.completions.create(model="other", prompt="a")
+        with pytest.raises(openai.BadRequestError, match="max_tokens"):
+            client.completions.create(model="stories", prompt="a", max_tokens=-1)
+        other = openai.OpenAI(base_url=f"{address}/v1", api_key="wrong")
+        with pytest.raises(openai.AuthenticationError):
+            other.models.list()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_away_costs_nothing_more(writer, stream, monkeypatch):
+    model, tokenizer = writer
+    monkeypatch.setattr(tokenizer, "eot_id", -1)  # the story never ends by itself
+    monkeypatch.setattr(Batcher, "_read", slowly(Batcher._read))
+    app = create_app(model, tokenizer, limits=Limits(tokens=10**7))
+    with running(app) as address:
+        host, port = address.removeprefix("http://").split(":")
+        body = json.dumps({"prompt": "a", "max_tokens": 10**6, "stream": stream}).encode()
+        with socket.create_connection((host, int(port))) as connection:
+            head = (
+                f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json"
+            )
+            connection.sendall(f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            wait_for(lambda: app.state.batcher.busy == 1)
+        wait_for(lambda: app.state.batcher.busy == 0, seconds=1.0)
+
+
+def slowly(read):
+    def slow(self, *given):
+        time.sleep(0.001)
+        return read(self, *given)
+
+    return slow
+
+
+def wait_for(done, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.01)
+
+
+def test_a_full_server_says_when_to_come_back(writer, monkeypatch):
+    model, tokenizer = writer
+    monkeypatch.setattr(tokenizer, "eot_id", -1)
+    limits = Limits(stories=1, waiting=1, tokens=10**7)
+    app = create_app(model, tokenizer, limits=limits)
+
+    async def crowd():
+        import httpx
+
+        with running(app) as address:
+            async with httpx.AsyncClient(base_url=address, timeout=60) as client:
+                asked = {"prompt": "a", "max_tokens": 10**6}
+                tasks = []
+                for count in (1, 2):
+                    tasks.append(asyncio.create_task(client.post("/v1/completions", json=asked)))
+                    while app.state.batcher.busy < count:
+                        await asyncio.sleep(0.01)
+                answer = await client.post("/v1/completions", json=asked)
+                for task in tasks:
+                    task.cancel()
+                while app.state.batcher.busy:
+                    await asyncio.sleep(0.01)
+                again = await client.post("/v1/completions", json=asked | {"max_tokens": 3})
+                return answer, again
+
+    answer, again = asyncio.run(crowd())
+    assert answer.status_code == 429
+    assert int(answer.headers["retry-after"]) >= 1
+    assert answer.json()["error"]["type"] == "rate_limit_error"
+    assert again.status_code == 200
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
+def test_sigterm_finishes_what_is_running(tmp_path):
+    import httpx
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "slm", "serve", "--port", str(port)]
+    own = {"PYTHONPATH": str(Path(slm.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | own)
+    # So wild that they are long; from all tokens, since rounding may move one across min_p's limit.
+    answers, settings = [], {"seed": 1, "temperature": 4, "min_p": 0}
+    asked = settings | {"prompt": PROMPT, "max_tokens": 1000, "n": 4}
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+
+        def health():
+            with suppress(httpx.TransportError):  # it is not there yet
+                return client.get("/health").json()
+
+        def asking():
+            answers.append(httpx.post(f"{client.base_url}/v1/completions", json=asked, timeout=60))
+
+        try:
+            wait_for(health)
+            thread = threading.Thread(target=asking)
+            thread.start()
+            wait_for(lambda: health()["stories"] == 4)
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(httpx.ConnectError):  # no more are let in
+                while not answers:
+                    httpx.get(f"{client.base_url}/health")
+            thread.join()
+            assert process.wait(timeout=30) in (0, -signal.SIGTERM)
+        finally:
+            process.kill()
+    assert answers[0].status_code == 200
+    choices = answers[0].json()["choices"]
+    assert all(choice["finish_reason"] for choice in choices)
+    whole = generate(*slm.load_model("stories"), PROMPT, max_new_tokens=1000, **settings)
+    assert PROMPT + choices[0]["text"] == whole

@@ -1,0 +1,197 @@
+import threading
+import time
+from queue import Queue
+
+import pytest
+import torch
+
+from slm.generation.decoder import NextTokens
+from slm.generation.text_generation import generate_tokens
+from slm.model.kv_cache import KVCache
+from slm.serving.batching import Batcher, Full, Story
+from slm.settings import SamplingConfig
+from tests.reference import same, some_ids
+
+PROMPTS = [[279, 5, 6, 7], [279], [279, 40, 41, 42, 43, 44, 45, 46], [279, 9, 9]]
+
+
+@pytest.fixture
+def batcher(random_model):
+    made = []
+
+    def make(model=None, **how) -> Batcher:
+        made.append(Batcher(model or random_model(), 279, **how))
+        return made[-1]
+
+    yield make
+    for some in made:
+        some.close(finish=False)
+
+
+def write(batcher, *requests):
+    """Have stories written, all at once; the tokens of each."""
+    ended, tokens = Queue(), [[] for _ in requests]
+
+    def submit(place, ids, settings, more):
+        def on_token(token):
+            tokens[place].append(token)
+            if token.reason:
+                ended.put(place)
+
+        batcher.submit(Story(ids, SamplingConfig(**settings), on_token, ended.put, **more))
+
+    for place, (ids, settings, *more) in enumerate(requests):
+        submit(place, ids, settings, *(more or [{}]))
+    for _ in requests:
+        failed = ended.get(timeout=60)
+        if isinstance(failed, Exception):
+            raise failed
+    return tokens
+
+
+def alone(model, ids, settings):
+    drawn = generate_tokens(model, torch.tensor([ids]), SamplingConfig(**settings), 279)
+    return [int(new) for new in drawn]
+
+
+@pytest.mark.parametrize("fields", [{}, {"n_kv_heads": 2, "tie_embeddings": False}], ids=str)
+@torch.no_grad()
+def test_rows_that_are_differently_long_get_the_logits_they_get_alone(fields, random_model):
+    model, ids = random_model(**fields), some_ids(3, 20)
+    expected, next_tokens = model(ids), NextTokens(model)
+    cache, lengths = KVCache(model.config, 5), torch.tensor([3, 11, 0])
+    for row, length in enumerate(lengths.tolist()):
+        own = KVCache(model.config, 1)
+        if length:
+            model(ids[row : row + 1, :length], own)
+        for layer, mine in zip(cache.layers, own.layers, strict=True):
+            layer[row] = mine[0]
+    for _ in range(8):
+        rows = torch.arange(3)
+        same(next_tokens(ids[rows, lengths], lengths, cache.layers), expected[rows, lengths])
+        lengths = lengths + 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 0},
+        {"temperature": 0.8, "seed": 3},
+        {"temperature": 1.2, "top_p": 0.9, "top_k": 50, "seed": 4},
+        {"repetition_penalty": 1.5, "seed": 5},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("most", [2, 8])
+def test_each_story_is_written_as_it_would_be_alone(settings, most, batcher, random_model):
+    model = random_model()  # of 32 tokens' context, which these outgrow
+    counts = [60, 5, 33, 21]
+    requests = [
+        (ids, settings | {"max_new_tokens": n}) for ids, n in zip(PROMPTS, counts, strict=True)
+    ]
+    for (ids, how), tokens in zip(requests, write(batcher(model, most=most), *requests)):
+        expected = alone(model, ids, how)
+        assert [token.id for token in tokens] == expected
+        assert tokens[-1].reason == ("stop" if expected[-1] == 279 else "length")
+        assert all(token.reason is None for token in tokens[:-1])
+
+
+def test_stories_with_different_settings_do_not_disturb_each_other(batcher, random_model):
+    model = random_model()
+    settings = [{"temperature": 0}, {"seed": 1}, {"seed": 2, "top_k": 3}, {"seed": 1}]
+    requests = [
+        ([279, 5], how | {"max_new_tokens": 10 + 3 * i}) for i, how in enumerate(settings * 3)
+    ]
+    for (ids, how), tokens in zip(requests, write(batcher(model, most=5), *requests)):
+        assert [token.id for token in tokens] == alone(model, ids, how)
+
+
+def test_a_prompt_longer_than_the_context_is_read_from_its_end(batcher, random_model):
+    model, ids = random_model(), [279, *range(50)]
+    how = {"temperature": 0, "max_new_tokens": 5}
+    [tokens] = write(batcher(model), (ids, how))
+    assert [token.id for token in tokens] == alone(model, ids, how)
+
+
+@torch.no_grad()
+def test_probabilities_are_those_of_the_model(batcher, random_model):
+    model, said = random_model(), []
+    more = {"logprobs": 3, "on_prompt": said.extend}
+    [tokens] = write(batcher(model), ([279, 5, 6], {"seed": 0, "max_new_tokens": 4}, more))
+    ids = [279, 5, 6, *(token.id for token in tokens)]
+    logprobs = model(torch.tensor([ids]))[0].log_softmax(-1)
+    for place, token in enumerate([*said, *tokens], start=1):
+        assert token.id == ids[place]
+        assert token.logprob == pytest.approx(logprobs[place - 1, token.id].item(), abs=1e-3)
+        values, likeliest = logprobs[place - 1].topk(3)
+        assert [i for i, _ in token.top] == likeliest.tolist()
+        assert [p for _, p in token.top] == pytest.approx(values.tolist(), abs=1e-3)
+
+
+def test_a_cancelled_story_stops_at_once_and_makes_room(batcher, random_model):
+    one, told, seen = batcher(random_model(), most=1), threading.Event(), []
+    long = Story([279], SamplingConfig(max_new_tokens=10**6, seed=0), lambda token: told.set())
+    one.eot_id = -1  # so that it never ends by itself
+    one.submit(long)
+    assert told.wait(30)
+    long.cancel()
+    write(one, ([279], {"max_new_tokens": 3, "seed": 0}))
+    seen.append(one.busy)
+    assert seen == [0]
+
+
+def test_where_too_many_wait_the_next_is_turned_away(batcher, random_model):
+    full = batcher(random_model(), most=1, waiting=2)
+    full.eot_id = -1
+    forever = SamplingConfig(max_new_tokens=10**6)
+    began = threading.Event()
+    full.submit(Story([279], forever, lambda token: began.set()))
+    assert began.wait(30)
+    with pytest.raises(Full):
+        full.submit(*(Story([279], forever, print) for _ in range(3)))
+    assert full.busy == 1  # none of the three
+    full.submit(*(Story([279], forever, lambda token: None) for _ in range(2)))
+    with pytest.raises(Full):
+        full.submit(Story([279], forever, print))
+
+
+def test_an_error_ends_the_stories_it_concerns_and_not_the_thread(batcher, random_model):
+    model = random_model()
+    some, good = batcher(model), {"temperature": 0, "max_new_tokens": 3}
+    with pytest.raises(IndexError):
+        write(some, ([279, 99_999], good))
+    assert [token.id for token in write(some, ([279, 5], good))[0]] == alone(model, [279, 5], good)
+
+
+def test_one_who_cannot_be_told_does_not_disturb_the_others(batcher, random_model):
+    model, failed = random_model(), []
+    some = batcher(model)
+
+    def refuse(token):
+        raise RuntimeError("nobody is there")
+
+    how = {"temperature": 0, "max_new_tokens": 30}
+    some.submit(*(Story([279, 5], SamplingConfig(**how), refuse, failed.append) for _ in range(2)))
+    [tokens] = write(some, ([279, 5], how))
+    assert [token.id for token in tokens] == alone(model, [279, 5], how)
+    assert [str(error) for error in failed] == ["nobody is there"] * 2
+    assert some.busy == 0
+
+
+def test_closing_finishes_what_was_begun_and_begins_nothing_more(random_model):
+    some, tokens = Batcher(random_model(), -1, most=2), []
+    for _ in range(5):
+        some.submit(Story([279], SamplingConfig(max_new_tokens=20), tokens.append))
+    some.close()
+    assert len(tokens) == 5 * 20
+    with pytest.raises(Full, match="closing"):
+        some.submit(Story([279], SamplingConfig(), tokens.append))
+
+
+def test_closing_without_finishing_is_quick(random_model):
+    some = Batcher(random_model(), -1, most=2)
+    for _ in range(5):
+        some.submit(Story([279], SamplingConfig(max_new_tokens=10**6), lambda token: None))
+    time.sleep(0.05)
+    some.close(finish=False)
+    assert not some._thread.is_alive()

@@ -1,0 +1,343 @@
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from slm.stories.cleaning import Cleaning, clean_stories, repair_mojibake, tidy_whitespace
+from slm.stories.loading import load_stories
+from slm.utils.files import cache_folder
+
+TAIL = " went for a walk in the green park and came home happy."
+
+
+def tale(number, who="Tom"):
+    return f"{who} number {number}{TAIL}"
+
+
+def tales(count, who="Tom"):
+    return [tale(number, who) for number in range(count)]
+
+
+@pytest.fixture(autouse=True)
+def nothing_from_outside(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # a port where nothing listens
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("HF_DATASETS_OFFLINE", raising=False)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub in working order: its splits can be filled and made to break, its use is counted."""
+
+    class Hub:
+        train, validation = tales(600), tales(150, "Mia")
+        breaks_after = None
+        trouble = ""
+        opened = 0
+
+        def stream(self, split):
+            self.opened += 1
+            for number, story in enumerate(getattr(self, split)):
+                if number == self.breaks_after:
+                    raise RuntimeError("peer closed connection\nand more of it")
+                yield story
+
+    fake = Hub()
+    monkeypatch.setattr("slm.stories.tinystories.stream", fake.stream)
+    monkeypatch.setattr("slm.stories.tinystories.trouble", lambda: fake.trouble)
+    return fake
+
+
+# Cleaning
+
+
+@pytest.mark.parametrize(
+    ("garbled", "right"),
+    [
+        ("â€œHello!â€ she said. â€œLetâ€™s go!â€", "“Hello!” she said. “Let’s go!”"),
+        ("â€œHello!â€\x9d he said", "“Hello!” he said"),
+        ("said â€œYes.â€\n\nHe", "said “Yes.”\n\nHe"),
+        ("cups â€“ and â€” andâ€¦", "cups – and — and…"),
+        ("a cafÃ© and a piÃ±ata, groÃŸ", "a café and a piñata, groß"),
+        ("voilÃ\xa0!", "voilà!"),
+        ("Ã‰milie, Â£5, 20Â°", "Émilie, £5, 20°"),
+        ("happy ðŸ˜€!", "happy 😀!"),
+        ("it\u00e2\x80\x99s", "it’s"),
+    ],
+)
+def test_mojibake_is_repaired(garbled, right):
+    assert repair_mojibake(garbled) == right
+    assert repair_mojibake(right) == right
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "café, naïve, ¡Atrapar!, Mamá, muñeca",
+        "un âne, la pâte, le château, âgé",
+        "“Curly” ‘quotes’ – and — dashes…",
+        "😀 👩‍👩‍👧 ❤️",
+        "Жили-были; むかしむかし; היה היה; ðað er",
+        "“MAÇÔ e «MAÇû, GROẞ, CAFÉ”",
+        "It costs 5 €",
+    ],
+)
+def test_correct_text_is_left_alone(text):
+    assert repair_mojibake(text) == text
+
+
+def test_whitespace_and_invisible_characters():
+    assert tidy_whitespace(" a\tb\u00a0 c  \r\n\r\n\r\n\r\nd\re \n") == "a b c\n\nd\ne"
+    assert tidy_whitespace("\ufeffa\x00b\ud83dc\u200bd") == "abcd"
+    assert tidy_whitespace("👩‍👩‍👧") == "👩‍👩‍👧"
+
+
+def test_cleaning_is_counted_and_done_before_anything_is_compared():
+    same = tale(1).replace("Tom", "Toâ€™m")
+    told = [tale(0), same, same.replace("â€™", "’"), tale(0) + " \n", "Too short.", tale(2)[:-1]]
+    kept, cleaning = clean_stories(told)
+    assert kept == [tale(0), same.replace("â€™", "’"), tale(2)[:-1]]
+    assert cleaning == Cleaning(6, 1, 1, 2, 1, 3)
+    kept, cleaning = clean_stories(told, ended=True)
+    assert (len(kept), cleaning.fragments_dropped) == (2, 2)
+    assert str(cleaning).splitlines()[0] == "stories read                6"
+    assert clean_stories(kept)[0] == kept
+
+
+@pytest.mark.parametrize(
+    "ending", [".", "!", "?”", '."', "!)", "…", ".â€", ". \nThe End", " THE END"]
+)
+def test_whole_stories_are_no_fragments(ending):
+    assert clean_stories([tale(0)[:-1] + ending], ended=True)[1].stories_kept == 1
+
+
+@pytest.mark.parametrize("ending", ["", ",", ' "I', " and", " said:", "\nThe"])
+def test_stories_cut_off_are_fragments(ending):
+    assert clean_stories([tale(0)[:-1] + ending], ended=True)[1].fragments_dropped == 1
+
+
+# Your own
+
+
+def write_txt(path, stories):
+    path.write_text("\n<|endoftext|>\n".join(stories), encoding="utf-8")
+
+
+def write_json(path, stories):
+    path.write_text(json.dumps([{"id": 1, "story": story} for story in stories]), encoding="utf-8")
+
+
+def write_strings(path, stories):
+    path.write_text(json.dumps(stories), encoding="utf-8")
+
+
+def write_jsonl(path, stories):
+    lines = [json.dumps({"story": "no", "text": story}) for story in stories]
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def write_csv(path, stories):
+    lines = [f'{number},"{story}"' for number, story in enumerate(stories)]
+    path.write_text("\n".join(["id,tale", *lines]), encoding="utf-8")
+
+
+def write_parquet(path, stories):
+    from pyarrow import parquet, table
+
+    parquet.write_table(table({"text": stories, "id": list(range(len(stories)))}), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.txt", write_txt),
+        ("a.json", write_json),
+        ("b.json", write_strings),
+        ("a.JSONL", write_jsonl),
+        ("a.csv", write_csv),
+        ("a.parquet", write_parquet),
+    ],
+)
+def test_each_kind_of_file(tmp_path, capsys, name, write):
+    told = tales(40, "Zoë,\nthe “brave”")
+    write(tmp_path / name, told)
+    loaded = load_stories(tmp_path / name)
+    assert sorted(loaded.train + loaded.validation) == sorted(told)
+    assert (len(loaded.train), len(loaded.validation)) == (36, 4)
+    assert (loaded.source, loaded.is_practice) == (name, False)
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert f"{name}: 36 training + 4 validation stories, " in said
+    assert loaded == load_stories(str(tmp_path / name))
+    assert loaded.train != load_stories(tmp_path / name, seed=1).train
+
+
+def test_text_without_markers_is_split_at_two_blank_lines(tmp_path):
+    first, second = tale(0) + "\n\n" + tale(1), tale(2)
+    (tmp_path / "a.txt").write_text(f"\ufeff{first}\r\n\r\n \r\n{second}\r\n", encoding="utf-8")
+    loaded = load_stories(tmp_path / "a.txt")
+    assert sorted(loaded.train + loaded.validation) == [first, second]
+
+
+def test_a_folder_and_a_limit(tmp_path):
+    write_txt(tmp_path / "a.txt", tales(300))
+    write_csv(tmp_path / "b.csv", [*tales(300, "Mia"), tale(0)])
+    (tmp_path / "notes.md").write_text("not read", encoding="utf-8")
+    loaded = load_stories(tmp_path)
+    assert len(loaded.train + loaded.validation) == len({*loaded.train, *loaded.validation}) == 600
+    assert loaded.cleaning.duplicates_dropped == 1
+    assert loaded.source == tmp_path.name
+    assert len(load_stories(tmp_path, n=7).train) == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"", "it is empty"),
+        ("a.txt", b" \n ", "too few stories"),
+        ("a.txt", tale(0).encode(), "too few stories .1 of 1.*<|endoftext|>"),
+        ("a.txt", "caf\xe9".encode("latin-1"), "not UTF-8 text: save it as UTF-8"),
+        ("a.csv", b"text\ncaf\xe9\n", "not UTF-8 text"),
+        ("a.csv", b'text\n"never closed\n', "cannot read stories from .*a.csv"),
+        ("a.json", b'[{"text": "cut o', "cannot read stories from .*a.json"),
+        ("a.json", b"5", "cannot read stories from"),
+        ("a.json", b'[{"text": "a"}, 5]', "cannot read stories from"),
+        ("a.json", b"[]", "it has the columns"),
+        ("a.jsonl", b'{"text": "fine"}\n{"text": \n', "cannot read stories from"),
+        ("a.parquet", b"PAR1 but not really", "cannot read stories from"),
+        ("a.csv", b"id,title,body\n1,A,B\n", "columns .'id', 'title', 'body'.; .*'text'"),
+        ("a.json", b'[{"id": 1}, {"id": 2}]', "columns .'id'."),
+        ("a.docx", b"PK", "read from .txt, .json, .jsonl, .csv, .parquet"),
+    ],
+)
+def test_a_bad_file_is_named_with_what_is_wrong(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_stories(tmp_path / name)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["nowhere.txt", "owner/name", ""])
+def test_a_missing_file(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"no file or folder '{source}'"):
+        load_stories(source)
+
+
+@pytest.mark.parametrize("n", [0, -1, 1e4, "9"])
+def test_n_is_a_whole_number_above_zero(n):
+    with pytest.raises(ValueError, match="whole number above 0"):
+        load_stories(n=n)
+
+
+# The hub, what is kept of it, and practice
+
+
+def test_the_hub_comes_first_and_is_kept(hub, capsys):
+    hub.train = ["Too short.", tale(0)[:-1], *tales(600)]
+    hub.validation = [tale(3) + " ", *tales(150, "Mia")]
+    loaded = load_stories(n=200)
+    assert loaded.train == tales(200)
+    assert loaded.validation == tales(100, "Mia")
+    assert (loaded.source, loaded.is_practice) == ("TinyStories", False)
+    assert loaded.cleaning == Cleaning(303, 0, 1, 1, 2, 300)
+    assert "TinyStories (fetched from http" in capsys.readouterr().out
+
+    assert load_stories(n=200) == loaded
+    assert load_stories(n=50).train == tales(50)
+    assert hub.opened == 2
+    assert "nothing downloaded" in capsys.readouterr().out
+
+    assert len(load_stories(n=300).train) == 300
+    assert hub.opened == 4
+
+
+def test_asking_for_more_than_the_hub_has_fetches_once(hub):
+    assert len(load_stories(n=5_000).train) == 600
+    assert len(load_stories(n=5_000).train) == 600
+    assert hub.opened == 2
+
+
+def test_kept_stories_stand_in_for_a_hub_that_fails(hub, capsys):
+    load_stories(n=200)
+    hub.trouble = "HOST answered 503"
+    capsys.readouterr()
+    assert load_stories(n=5_000).train[:200] == tales(200)
+    said = capsys.readouterr().out
+    assert "only those kept since" in said
+    assert "HOST answered 503" in said
+    assert said.count("\n") == 1
+
+
+def test_a_download_that_breaks_off_leaves_what_was_kept(hub, capsys):
+    load_stories(n=200)
+    hub.breaks_after = 250
+    assert len(load_stories(n=5_000).train) >= 200
+    said = capsys.readouterr().out
+    assert "broke off after 250 stories (RuntimeError)" in said
+    hub.breaks_after = None
+    assert load_stories(n=200).train == tales(200)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"date": "x", "asked": 9999}', "[]\n[]\n[]", "\x00"])
+def test_kept_stories_that_cannot_be_read_are_fetched_again(hub, content):
+    load_stories(n=200)
+    (cache_folder() / "tinystories.jsonl").write_text(content, encoding="utf-8")
+    assert load_stories(n=200).train == tales(200)
+    assert hub.opened == 4
+
+
+def test_a_cache_that_cannot_be_written_is_no_failure(hub, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    monkeypatch.setenv("SLM_CACHE", str(tmp_path / "file"))
+    assert load_stories(n=200).train == tales(200)
+    assert "not kept for next time" in capsys.readouterr().out
+
+
+@pytest.fixture
+def practice(monkeypatch):
+    asked = []
+
+    def practice_stories(n, *, seed=0):
+        asked.append(n)
+        return tales(n, f"Pip {seed}")
+
+    monkeypatch.setattr("slm.stories.loading.practice_stories", practice_stories)
+    return asked
+
+
+def test_practice_comes_last_and_loudly(hub, practice, capsys):
+    hub.breaks_after = 3
+    loaded = load_stories(n=2_000)
+    assert (len(loaded.train), len(loaded.validation), practice) == (2_000, 200, [2_200])
+    assert (loaded.source, loaded.is_practice) == ("practice corpus", True)
+    assert not {*loaded.train} & {*loaded.validation}
+    said = capsys.readouterr().out
+    assert "NOT TINYSTORIES" in said
+    assert "broke off after 3 stories" in said
+    assert "load_stories('my_own.txt')" in said
+    load_stories(n=10**6)
+    assert practice == [2_200, 20_000]
+
+
+def test_without_a_network_it_takes_under_three_seconds(practice, capsys):
+    start = time.perf_counter()
+    assert load_stories(n=10).is_practice
+    assert time.perf_counter() - start < 3
+    assert "could not reach http://127.0.0.1:9 (" in capsys.readouterr().out
+
+
+def test_the_stories_themselves_are_not_in_the_repr(tmp_path):
+    write_txt(tmp_path / "a.txt", tales(40))
+    assert TAIL not in repr(load_stories(tmp_path / "a.txt"))
+
+
+def test_import_is_light():
+    code = "import sys, slm.stories; print({'datasets', 'pandas', 'pyarrow'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,81 @@
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from slm.stories.tinystories import trouble
+
+
+@pytest.fixture(autouse=True)
+def nothing_from_outside(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("HF_DATASETS_OFFLINE", raising=False)
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Start a server that gives one answer to everything, as the place where the hub should be."""
+    servers = []
+
+    def start(status, body):
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args):
+                pass
+
+        server = HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_name_server_that_never_answers(monkeypatch):
+    never = threading.Event()
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: never.wait() and [])
+    start = time.perf_counter()
+    assert "no answer in 2.5 s" in trouble()
+    assert time.perf_counter() - start < 3
+    never.set()
+
+
+LOGIN = "is not the hub (a login page of the wifi?)"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (200, b'{"id": "roneneldan/TinyStories"}', ""),
+        (503, b"busy", "answered 503 (Service Unavailable)"),
+        (200, b"<html>Welcome to our cafe</html>", LOGIN),
+        (200, b'{"id": "another"}', LOGIN),
+        (200, b"[]", LOGIN),
+        (200, b"\xff\xfe", LOGIN),
+    ],
+)
+def test_the_hub_is_asked_first(serve, status, body, said):
+    serve(status, body)
+    why = trouble()
+    assert why == "" if not said else said in why
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"])
+def test_offline_by_wish(monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+    assert trouble() == f"{name} is set"
+
+
+def test_an_endpoint_that_is_no_address(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "huggingface")
+    assert "could not reach huggingface (MissingSchema)" in trouble()

@@ -1,0 +1,564 @@
+import json
+import math
+import signal
+import threading
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer, LlamaForCausalLM
+
+import slm.training.loop
+from slm.checkpoint.loading import load_model
+from slm.evaluation import evaluate
+from slm.settings import PRESETS, ModelConfig, TrainConfig, configure
+from slm.stories.cleaning import Cleaning, Stories
+from slm.stories.practice import practice_stories
+from slm.tokenizer.byte_pair import load_tokenizer
+from slm.tokenizer.training import train_tokenizer
+from slm.training.history import Run
+from slm.training.loop import train
+
+TEXTS = practice_stories(40)
+STORIES = Stories(TEXTS[4:], TEXTS[:4], "practice", True, Cleaning(40, 0, 0, 0, 0, 40))
+TOKENIZER = train_tokenizer(TEXTS, 400)
+TINY = {
+    "tokenizer": TOKENIZER,
+    "d_model": 32,
+    "n_layers": 1,
+    "n_heads": 2,
+    "context_length": 32,
+    "batch_size": 2,
+    "evaluations": 2,
+    "evaluation_stories": 2,
+    "device": "cpu",
+    "precision": "float32",
+}
+TOKENS = 2 * 32  # read in a step
+BUDGETS = {
+    "steps": {"steps": 8},
+    "tokens": {"tokens": 8 * TOKENS},
+    "schedule": {"schedule": (0.01, 0.02, 0.03, 0.02, 0.01, 0.005, 0.002, 0.001)},
+}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def run_tiny(**settings) -> Run:
+    budget = {} if {"tokens", "minutes", "schedule"} & settings.keys() else {"steps": 8}
+    return train(STORIES, **TINY | budget | settings)
+
+
+def record(run: Run) -> tuple:
+    """All of a history but the seconds."""
+    steps = [replace(step, seconds=0.0) for step in run.history.steps]
+    return steps, run.history.evaluations
+
+
+def assert_equal(found: Run, expected: Run) -> None:
+    """Both runs did the same and came to the same weights, bit by bit."""
+    assert found.finished
+    assert expected.finished
+    assert record(found) == record(expected)
+    weights = found.model.state_dict()
+    assert all(torch.equal(weights[k], x) for k, x in expected.model.state_dict().items())
+
+
+def at(step: int, do):
+    """A callback that calls `do` after a certain step, and only then."""
+    return lambda history: do() if len(history.steps) == step else None
+
+
+def stop() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def crash() -> None:
+    raise RuntimeError("power cut")
+
+
+def refuse(*_, **__):
+    raise AssertionError("this must not be called")
+
+
+# Learning
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_loss_falls(optimizer):
+    rate = {"muon": 0.02, "adamw": 0.005}[optimizer]
+    history = run_tiny(steps=30, optimizer=optimizer, learning_rate=rate).history
+    losses = [step.loss for step in history.steps]
+    assert losses[0] == pytest.approx(math.log(400), abs=0.1)  # of 400 tokens none is preferred
+    assert np.mean(losses[-5:]) < losses[0] - 0.7
+    first, last = history.evaluations
+    assert last.nats_per_token < first.nats_per_token
+    assert last.bits_per_byte < first.bits_per_byte
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_the_same_seed_gives_the_same_run_and_another_another(dropout):
+    first = run_tiny(dropout=dropout)
+    torch.rand(7)
+    assert_equal(run_tiny(dropout=dropout, folder="again"), first)
+    other = run_tiny(dropout=dropout, seed=1)
+    assert [step.loss for step in other.history.steps] != [s.loss for s in first.history.steps]
+
+
+def test_dropout_is_active_while_training_and_off_afterwards():
+    plain, dropping = run_tiny(), run_tiny(dropout=0.5)
+    assert record(plain)[0][-1].loss != record(dropping)[0][-1].loss
+    assert not dropping.model.training
+
+
+def test_accumulated_batches_count_as_one_step():
+    run = run_tiny(steps=3, grad_accumulation=4)
+    assert [step.tokens for step in run.history.steps] == [4 * TOKENS, 8 * TOKENS, 12 * TOKENS]
+
+
+# Records
+
+
+@pytest.mark.parametrize(("steps", "evaluations"), [(10, 5), (7, 3), (3, 10), (1, 1), (22, 22)])
+def test_it_is_measured_and_sampled_evenly_and_at_the_end(steps, evaluations):
+    history = run_tiny(steps=steps, evaluations=evaluations).history
+    due = [
+        k for k in range(1, steps + 1) if k * evaluations // steps > (k - 1) * evaluations // steps
+    ]
+    assert [item.step for item in history.evaluations] == due
+    assert due[-1] == steps
+    assert len(due) == min(steps, evaluations)
+
+
+def test_evaluations_and_their_stories_are_of_the_model_as_it_was():
+    run = run_tiny(evaluations=1, evaluation_stories=3)
+    [score] = run.history.evaluations
+    expected = evaluate(run.model, TOKENIZER, STORIES.validation[:3])
+    assert score.nats_per_token == pytest.approx(expected.nats_per_token, rel=1e-6)
+    assert score.bits_per_byte == pytest.approx(expected.bits_per_byte, rel=1e-6)
+    assert (score.step, score.tokens) == (8, 8 * TOKENS)
+    assert score.text.startswith("Once upon a time")
+    assert len(score.text) > len("Once upon a time")
+
+
+def test_every_step_is_recorded():
+    steps = run_tiny(steps=5).history.steps
+    assert [step.step for step in steps] == [1, 2, 3, 4, 5]
+    assert [step.tokens for step in steps] == [TOKENS * k for k in range(1, 6)]
+    assert all(step.grad_norm > 0 for step in steps)
+    seconds = [step.seconds for step in steps]
+    assert seconds == sorted(seconds)
+    assert seconds[0] >= 0
+
+
+@pytest.mark.parametrize("steps", [1, 4, 20])
+def test_the_learning_rate_is_that_of_the_middle_of_each_step(steps):
+    run = run_tiny(steps=steps, warmup=0.1, final_learning_rate=0.1, learning_rate=0.01)
+    middles = (np.arange(steps) + 0.5) / steps
+    expected = 0.01 * np.interp(middles, [0, 0.1, 1], [0, 1, 0.1])
+    assert run.history.schedule == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("steps", [4, 20, 60])
+def test_over_a_run_the_rate_rises_then_falls_below_where_it_began(steps, monkeypatch):
+    monkeypatch.setattr(slm.training.loop, "train_step", lambda *_: (1.0, 1.0))
+    rates = run_tiny(steps=steps, evaluations=1, learning_rate=0.1).history.schedule
+    peak = rates.index(max(rates))
+    assert list(rates[: peak + 1]) == sorted(rates[: peak + 1])
+    assert list(rates[peak:]) == sorted(rates[peak:], reverse=True)
+    assert 0 < rates[-1] < rates[0] <= max(rates) <= 0.1
+
+
+def test_the_callback_sees_the_history_after_every_step():
+    seen = []
+    run = run_tiny(callback=lambda history: seen.append((history, len(history.steps))))
+    assert [count for _, count in seen] == list(range(1, 9))
+    assert all(history == run.history for history, _ in seen)
+
+
+# Interruptions
+
+
+@pytest.mark.parametrize("budget", BUDGETS.values(), ids=BUDGETS)
+@pytest.mark.parametrize("stops", [(1,), (4,), (2, 5, 7)])
+def test_an_interrupted_run_goes_on_to_the_same_end(budget, stops):
+    settings = budget | {"dropout": 0.1, "grad_accumulation": 1 if budget.get("tokens") else 2}
+    whole = run_tiny(**settings, folder="whole")
+    for step in stops:
+        run = run_tiny(**settings, callback=at(step, stop))
+        assert not run.finished
+        assert len(run.history.steps) == step
+        assert record(run)[0] == record(whole)[0][:step]
+        assert load_model(run.folder)[0](torch.tensor([[1]])).equal(run.model(torch.tensor([[1]])))
+        torch.rand(7)  # what happens in between must not matter
+    assert_equal(run_tiny(**settings), whole)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_either_optimizer_goes_on_to_the_same_end(optimizer):
+    settings = {"optimizer": optimizer, "learning_rate": 0.01, "weight_decay": 0.1}
+    whole = run_tiny(**settings, folder="whole")
+    assert not run_tiny(**settings, callback=at(3, stop)).finished
+    assert_equal(run_tiny(**settings), whole)
+
+
+@pytest.mark.parametrize(("step", "kept"), [(1, 0), (5, 4), (7, 4), (8, 8)])
+def test_after_a_crash_it_goes_on_from_what_was_kept(step, kept):
+    whole = run_tiny(dropout=0.1, folder="whole")
+    with pytest.raises(RuntimeError, match="power cut"):
+        run_tiny(dropout=0.1, callback=at(step, crash))
+    counts = []
+    run = run_tiny(dropout=0.1, callback=lambda history: counts.append(len(history.steps)))
+    assert counts == list(range(kept + 1, 9))
+    assert_equal(run, whole)
+
+
+@pytest.mark.parametrize("step", [3, 8])
+def test_ctrl_c_finishes_the_step_and_gives_the_signal_back(step):
+    before = signal.getsignal(signal.SIGINT)
+    run = run_tiny(callback=at(step, stop))
+    assert len(run.history.steps) == step
+    assert run.finished is (step == 8)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_interrupts_at_once():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_tiny(callback=at(5, lambda: (stop(), stop())))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert_equal(run_tiny(), run_tiny(folder="whole"))
+
+
+@pytest.mark.parametrize("error", [crash, stop])
+def test_the_signal_is_given_back_however_it_ends(error):
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        run_tiny(callback=at(1, error))
+    except RuntimeError:
+        assert error is crash
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_training_works_in_another_thread():
+    runs, before = [], signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=lambda: runs.append(run_tiny(folder="thread")))
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert_equal(runs[0], run_tiny())
+
+
+# Folders
+
+
+def test_a_finished_run_is_loaded_and_not_trained_again(monkeypatch, capsys):
+    first = run_tiny()
+    capsys.readouterr()
+    monkeypatch.setattr(slm.training.loop, "train_step", refuse)
+    second = run_tiny(callback=refuse)
+    assert_equal(second, first)
+    assert second.history == first.history
+    assert not second.model.training
+    said = capsys.readouterr().out
+    assert str(first.folder) in said
+    assert "fresh=True" in said
+
+
+def test_fresh_trains_anew():
+    first, counts = run_tiny(), []
+    again = run_tiny(fresh=True, callback=lambda history: counts.append(len(history.steps)))
+    assert counts == list(range(1, 9))
+    assert_equal(again, first)
+
+
+def test_fresh_replaces_a_run_with_other_settings():
+    run_tiny(folder="mine", dropout=0.1)
+    run = run_tiny(folder="mine", fresh=True)
+    assert_equal(run_tiny(folder="mine", callback=refuse), run)
+
+
+def test_settings_stories_and_tokenizer_each_decide_the_default_folder():
+    fewer = replace(STORIES, train=STORIES.train[1:])
+    moved = replace(STORIES, train=TEXTS[4:39], validation=[TEXTS[39], *TEXTS[:4]])
+    other = train_tokenizer(TEXTS, 300)
+    quick = TINY | {"steps": 1, "evaluations": 1}
+    runs = [
+        train(STORIES, **quick),
+        train(STORIES, **quick | {"seed": 1}),
+        train(STORIES, **quick | {"n_layers": 2}),
+        train(STORIES, **quick | {"tokenizer": other}),
+        train(fewer, **quick),
+        train(moved, **quick),
+    ]
+    assert len({run.folder for run in runs}) == len(runs)
+    assert all(run.folder.parent == Path("runs") for run in runs)
+    assert train(STORIES, **quick, callback=refuse).folder == runs[0].folder
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"dropout": 0.1}, ["dropout"]),
+        ({"d_model": 64}, ["d_model"]),
+        ({"learning_rate": 0.02, "seed": 3}, ["learning_rate", "seed"]),
+        ({"tokenizer": train_tokenizer(TEXTS, 300)}, ["tokenizer", "vocab_size"]),
+        ({"tokens": 640, "dropout": 0.1}, ["steps", "tokens", "dropout"]),
+        ({"steps": 3}, ["steps"]),
+        ({"tokens": 2 * TOKENS}, ["steps", "tokens"]),
+        ({"schedule": (0.01,) * 9}, ["steps", "schedule"]),
+        ({"distillation": 0.3}, ["distillation"]),
+    ],
+)
+def test_a_folder_with_another_run_is_refused_and_left_alone(settings, named):
+    run_tiny(folder="mine", callback=at(3, stop))
+    before = {path: path.read_bytes() for path in Path("mine").iterdir()}
+    with pytest.raises(ValueError, match="mine") as refused:
+        run_tiny(folder="mine", **settings)
+    words = str(refused.value).replace(",", "").replace(":", "").split()
+    assert all(name in words for name in named)
+    assert {path: path.read_bytes() for path in Path("mine").iterdir()} == before
+
+
+@pytest.mark.parametrize("longer", [{"steps": 12}, {"tokens": 12 * TOKENS}, {"minutes": 60}])
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_a_larger_budget_takes_a_run_further(longer, interrupted):
+    first = run_tiny(folder="mine", callback=at(5, stop) if interrupted else None)
+    done = len(first.history.steps)
+    run = run_tiny(folder="mine", callback=at(12, stop), **longer)
+    assert record(run)[0][:done] == record(first)[0]
+    assert len(run.history.steps) == 12
+    rates = run.history.schedule
+    if "minutes" in longer:
+        assert not run.finished
+    else:  # its two evaluations are due after 6 and after 12 steps
+        assert rates[done:] == run_tiny(steps=12, folder="other").history.schedule[done:]
+        assert run.finished
+        before = len(first.history.evaluations)
+        assert [look.step for look in run.history.evaluations[before:]] == [6, 12][done > 6 :]
+        assert_equal(run_tiny(folder="mine", callback=refuse, **longer), run)
+
+
+def test_other_stories_in_the_same_folder_are_refused():
+    run_tiny(folder="mine")
+    with pytest.raises(ValueError, match="stories"):
+        train(replace(STORIES, train=STORIES.train[1:]), **TINY, steps=8, folder="mine")
+
+
+@pytest.mark.parametrize("settings", [{}, {"tie_embeddings": False, "n_kv_heads": 1}])
+def test_the_folder_holds_the_model_for_slm_and_for_transformers(settings):
+    run = run_tiny(**settings)
+    model, tokenizer = load_model(run.folder)
+    ids = torch.tensor([[TOKENIZER.eot_id, *TOKENIZER.encode("Once upon a time")]])
+    expected = run.model(ids)
+    assert torch.equal(model(ids), expected)
+    assert tokenizer.digest == run.tokenizer.digest == TOKENIZER.digest
+    llama = LlamaForCausalLM.from_pretrained(run.folder).eval()
+    torch.testing.assert_close(llama(ids).logits, expected, rtol=1e-4, atol=1e-4)
+    encode = AutoTokenizer.from_pretrained(run.folder).encode
+    assert encode("Once upon a time", add_special_tokens=False) == ids[0, 1:].tolist()
+
+
+@pytest.mark.parametrize("callback", [None, at(5, stop)])
+def test_the_history_stands_beside_the_model(callback):
+    run = run_tiny(callback=callback)
+    data = json.loads((run.folder / "history.json").read_text(encoding="utf-8"))
+    assert data == asdict(run.history)
+
+
+def test_nothing_half_written_is_left():
+    assert [path.name for path in run_tiny().folder.rglob("*") if ".part" in path.name] == []
+
+
+# Budgets
+
+
+@pytest.mark.parametrize("tokens", [1, TOKENS, TOKENS + 1, 5 * TOKENS - 1])
+def test_a_budget_of_tokens_takes_the_steps_that_read_them(tokens):
+    run = run_tiny(tokens=tokens)
+    assert len(run.history.steps) == math.ceil(tokens / TOKENS)
+    assert run.finished
+
+
+@pytest.fixture
+def clock(monkeypatch) -> dict:
+    """Time goes by only in steps, two seconds in each, and in evaluations, ten in each."""
+    clock = {"now": 1000.0}
+
+    def slow(name, seconds):
+        quick = getattr(slm.training.loop, name)
+
+        def slowly(*args, **kwargs):
+            clock["now"] += seconds
+            return quick(*args, **kwargs)
+
+        monkeypatch.setattr(slm.training.loop, name, slowly)
+
+    slow("train_step", 2.0)
+    slow("evaluate", 10.0)
+    monkeypatch.setattr("slm.training.loop.time.monotonic", lambda: clock["now"])
+    return clock
+
+
+def test_a_budget_of_minutes_ends_when_it_is_spent_evaluations_included(clock):
+    run = run_tiny(minutes=1.0, evaluations=2, warmup=0.2)
+    seconds = [step.seconds for step in run.history.steps]
+    assert seconds == [2.0 * k for k in range(1, 16)] + [40.0 + 2 * k for k in range(1, 11)]
+    assert [item.step for item in run.history.evaluations] == [15, 25]
+    assert run.finished
+    spent = np.array([0.001, *(second / 60 for second in seconds[:-1])])
+    expected = run.config.learning_rate * np.interp(spent, [0, 0.2, 1], [0, 1, 0])
+    assert run.history.schedule == pytest.approx(expected)
+
+
+def test_a_run_by_the_clock_can_be_replayed_by_its_schedule(clock):
+    settings = {"evaluations": 1, "dropout": 0.1}
+    run = run_tiny(minutes=0.5, **settings)
+    assert len(run.history.steps) == 15
+    replayed = run_tiny(schedule=run.history.schedule, **settings)
+    assert_equal(replayed, run)
+    assert replayed.folder != run.folder
+    assert_equal(run_tiny(schedule=list(run.history.schedule), **settings), run)
+
+
+def test_pauses_are_not_counted_as_time(clock):
+    whole = run_tiny(minutes=0.5, folder="whole")
+    assert not run_tiny(minutes=0.5, callback=at(4, stop)).finished
+    clock["now"] += 10_000
+    resumed = run_tiny(minutes=0.5)
+    assert_equal(resumed, whole)
+    assert resumed.history == whole.history
+
+
+def test_a_clock_too_coarse_to_time_a_step_does_no_harm(monkeypatch):
+    monkeypatch.setattr("slm.training.loop.time.monotonic", lambda: 5.0)
+    assert run_tiny(steps=2).finished
+
+
+# Settings
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_can_be_configured(preset):
+    model, training = configure(preset)
+    assert isinstance(model, ModelConfig)
+    assert isinstance(training, TrainConfig)
+    values = asdict(model) | asdict(training)
+    assert all(values[name] == value for name, value in PRESETS[preset].items())
+    assert configure(preset, steps=7)[1] == replace(training, steps=7, tokens=None, minutes=None)
+
+
+GIVEN = {
+    "vocab_size": 300,
+    "context_length": 17,
+    "n_layers": 3,
+    "n_heads": 8,
+    "n_kv_heads": 2,
+    "d_model": 160,
+    "d_ff": 100,
+    "rope_theta": 5e5,
+    "norm_eps": 1e-6,
+    "tie_embeddings": False,
+    "dropout": 0.2,
+    "steps": 3,
+    "tokens": 1000,
+    "minutes": 2.5,
+    "schedule": (0.1, 0.2),
+    "batch_size": 3,
+    "grad_accumulation": 2,
+    "optimizer": "adamw",
+    "learning_rate": 0.5,
+    "warmup": 0.5,
+    "final_learning_rate": 0.5,
+    "weight_decay": 0.5,
+    "grad_clip": 2.0,
+    "precision": "float32",
+    "device": "cpu",
+    "compile": True,
+    "evaluations": 3,
+    "evaluation_stories": 7,
+    "seed": 11,
+    "teachers": "one,another",
+    "distillation": 0.3,
+}
+
+
+def test_there_is_a_value_to_try_for_every_setting():
+    assert set(GIVEN) == {item.name for item in (*fields(ModelConfig), *fields(TrainConfig))}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_setting_can_be_given_directly(preset, name):
+    if name == "n_kv_heads":
+        configs = configure(preset, n_kv_heads=2, n_heads=8)
+    else:
+        configs = configure(preset, **{name: GIVEN[name]})
+    assert (asdict(configs[0]) | asdict(configs[1]))[name] == GIVEN[name]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rat": 0.1}, "learning_rat.*did you mean 'learning_rate'"),
+        ({"n_layer": 2}, "n_layer.*did you mean 'n_layers'"),
+        ({"zzz": 1}, "zzz.*batch_size"),
+        ({"preset": "huge"}, "preset.*tiny, small, full.*huge"),
+        ({"steps": 5, "minutes": 1.0}, "steps and minutes"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"n_heads": 3}, "n_heads"),
+        ({"dropout": 2}, "dropout"),
+        ({"vocab_size": 100}, "vocab_size|tokenizer"),
+        ({"vocab_size": 5000}, "vocab_size|tokenizer"),
+    ],
+)
+def test_a_mistaken_setting_is_refused_before_anything_is_trained(settings, message, monkeypatch):
+    monkeypatch.setattr(slm.training.loop, "train_step", refuse)
+    with pytest.raises(ValueError, match=message):
+        run_tiny(**settings)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "stories",
+    [
+        replace(STORIES, validation=[]),
+        replace(STORIES, train=[]),
+        TEXTS,
+        None,
+    ],
+)
+def test_stories_must_be_there_to_train_on_and_to_validate_on(stories):
+    with pytest.raises(ValueError, match="load_stories"):
+        train(stories, **TINY, steps=2)
+
+
+def test_a_tokenizer_can_be_named_or_loaded():
+    settings = {"steps": 1, "evaluations": 1}
+    named = run_tiny(tokenizer="stories", **settings)
+    assert named.model.config.vocab_size == named.tokenizer.vocab_size == 4096
+    loaded = run_tiny(tokenizer=load_tokenizer("stories"), **settings)
+    assert loaded.folder == named.folder
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_says_what_to_do():
+    seen = []
+    with pytest.raises(ValueError, match="learning_rate"):
+        run_tiny(learning_rate=1e30, callback=lambda h: seen.append(h.steps[-1].loss))
+    assert all(map(math.isfinite, seen))
+    assert len(seen) < 8
+
+
+def test_a_step_in_pieces_learns_what_it_would_in_one(monkeypatch):
+    whole = run_tiny(batch_size=6)
+    monkeypatch.setattr("slm.training.loop.rows_at_once", lambda *_: 2)
+    pieces = run_tiny(batch_size=6, fresh=True)
+    losses = [[step.loss for step in run.history.steps] for run in (whole, pieces)]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    assert pieces.history.steps[-1].tokens == whole.history.steps[-1].tokens == 8 * 6 * 32
