@@ -1,0 +1,42 @@
+"""Early stopping: the weights that did best on the held-out set are the ones to keep."""
+
+import copy
+
+from torch import nn
+
+
+class EarlyStopping:
+    """Remembers the weights with the best score, and asks to stop when `patience` runs out.
+
+    `best_epoch` is counted from 1; 0 stands for the model as it was at the beginning.
+    """
+
+    def __init__(self, model: nn.Module, score: float, patience: int):
+        self.model = model
+        self.patience = patience
+        self.scores: list[float] = []  # on the held-out set, after each epoch
+        self.best_score = score
+        self.best_epoch = 0
+        self.epochs_without_improvement = 0
+        self._best_weights = copy.deepcopy(model.state_dict())
+
+    def update(self, score: float) -> None:
+        """Take note of the score after one more epoch; the lower, the better."""
+        self.scores.append(score)
+        if score < self.best_score:
+            self.best_score = score
+            self.best_epoch = len(self.scores)
+            self._best_weights = copy.deepcopy(self.model.state_dict())
+        if score <= self.best_score:
+            self.epochs_without_improvement = 0
+        else:
+            self.epochs_without_improvement += 1
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the last `patience` epochs were all worse than the best one."""
+        return self.epochs_without_improvement >= self.patience
+
+    def restore_best(self) -> None:
+        """Give the model its best weights back."""
+        self.model.load_state_dict(self._best_weights)
