@@ -8,13 +8,24 @@ from slm.hardware.mps_check import computes_rightly
 
 
 def pick_device(device: str = "auto") -> str:
-    """The device that is asked for, or the best there is. Of several GPUs, each process that
-    `torchrun` starts takes its own. A Mac's GPU that computes wrongly is left out; it is said."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    device = next(filter(there.get, there), "cpu") if device == "auto" else device
+    """The device that is asked for; with "auto" a GPU if there is one, else the processor.
+
+    Of several GPUs, each process that `torchrun` starts takes its own. A Mac's GPU that computes
+    wrong results is not used, and this is said.
+    """
+    if device == "auto":
+        device = _fastest_device()
     if device == "cuda" and "LOCAL_RANK" in os.environ:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if device == "mps" and not computes_rightly(device):
         print("This Mac's GPU (MPS) computes wrongly with this PyTorch: using the processor.")
         return "cpu"
     return device
+
+
+def _fastest_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"

@@ -4,61 +4,89 @@ import atexit
 import io
 import os
 from collections.abc import Callable
-from contextlib import nullcontext, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn  # before joining: if later, its defaults keep the group from leaving
+import torch.distributed.nn  # imported later, its default arguments would keep the group alive
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True)
-class Team:
-    """Which process this is, counted from 0, and of how many. The first measures and saves."""
+class ProcessGroup:
+    """All processes that train one model; this one has `rank`, counted from 0.
 
-    rank: int
-    size: int
+    The process of rank 0 evaluates, saves and prints. A process alone is a group of one, in which
+    nothing needs to be communicated.
+    """
+
+    rank: int = 0
+    world_size: int = 1
 
     @classmethod
-    def join(cls) -> "Team":
-        """Meet the others that `torchrun` started, on this machine or on several."""
+    def join(cls) -> "ProcessGroup":
+        """Join the other processes that `torchrun` started, on this machine or on several."""
+        if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+            return cls()
         if not dist.is_initialized():
             dist.init_process_group()  # nccl between GPUs, gloo between processors
             atexit.register(_leave)
         return cls(dist.get_rank(), dist.get_world_size())
 
-    def in_turn(self, function: Callable):
-        """Call `function` in the first process of each machine, then in its others, where it finds
-        what the first one has kept, and has nothing to say. Gives what it gives."""
-        first = os.environ["LOCAL_RANK"] == "0"
-        if not first:
-            dist.barrier()
-        with nullcontext() if first else redirect_stdout(io.StringIO()):
-            result = function()
-        if first:
-            dist.barrier()
-        return result
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that evaluates, saves and prints."""
+        return self.rank == 0
 
-    def share(self, model: nn.Module) -> nn.Module:
-        """The model, its gradients averaged over all processes at every `backward`."""
-        return DistributedDataParallel(model)
+    def in_turn(self, function: Callable[[], Result]) -> Result:
+        """Call `function` in the first process of each machine, then in the machine's others.
+
+        These find what the first one has cached, and what they print is dropped.
+        """
+        if self.world_size == 1:
+            return function()
+        if os.environ["LOCAL_RANK"] == "0":
+            result = function()
+            dist.barrier()
+            return result
+        dist.barrier()
+        with redirect_stdout(io.StringIO()):
+            return function()
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model, its gradients averaged over all processes in every backward pass."""
+        return DistributedDataParallel(model) if self.world_size > 1 else model
 
     def mean(self, number: float) -> float:
         """The mean of every process's number."""
-        dist.all_reduce(total := torch.tensor(number, dtype=torch.float64))
-        return total.item() / self.size
+        if self.world_size == 1:
+            return number
+        total = torch.tensor(number, dtype=torch.float64)
+        dist.all_reduce(total)
+        return total.item() / self.world_size
 
-    def agree(self, number: float) -> float:
+    def broadcast(self, number: float) -> float:
         """The first process's number, in every process."""
-        dist.broadcast(number := torch.tensor(number, dtype=torch.float64), 0)
-        return number.item()
+        if self.world_size == 1:
+            return number
+        shared = torch.tensor(number, dtype=torch.float64)
+        dist.broadcast(shared, src=0)
+        return shared.item()
 
 
 def _leave() -> None:
-    """Leave the others while Python still runs: gloo's threads may hold tensors of Python's, and a
-    process in which one is freed too late ends by SIGABRT (pytorch/pytorch, pull request 179291).
+    """Leave the group while Python still runs.
+
+    gloo's threads may hold tensors that belong to Python; a process in which one of them is freed
+    too late ends by SIGABRT (pytorch/pytorch, pull request 179291).
     """
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+Team = ProcessGroup  # the former name

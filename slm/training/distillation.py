@@ -1,5 +1,4 @@
-"""Distillation: a model learns not only from what came next, but from all that trained ones expect
-there (optional)."""
+"""Distillation: the model learns from trained models too, not only from the text (optional)."""
 
 from collections.abc import Iterator
 
@@ -15,37 +14,62 @@ from slm.settings import TrainConfig
 from slm.tokenizer.byte_pair import Tokenizer
 
 
-def taught(
+def add_soft_targets(
     batches: Batches, config: TrainConfig, student: Transformer, tokenizer: Tokenizer
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches whose targets are probabilities `(B, T, V)`: a share of `distillation` is what a
-    teacher expects, and the rest is the token that came (Hinton et al. 2015, arXiv:1503.02531).
-    Which other words would have done, a teacher knows, and a story does not say; a student that is
-    told learns fewer stories by heart.
+    """The batches `(x, y)`, with soft targets `(B, T, V)` instead of the token ids y `(B, T)`.
 
-    Of several teachers each batch has one, drawn by how many stories were read so far. In the long
-    run that is to learn from the mean of them all, in the time of one. Raises ValueError, at the
-    call, for a teacher with another tokenizer or a shorter context, and as `load_model` where there
-    is none.
+    A share of `config.distillation` of each target is the distribution that a teacher expects, the
+    rest is the token that follows in the text (Hinton et al. 2015, arXiv:1503.02531). A teacher
+    knows which other words would have done, and a story does not say; its student learns fewer
+    stories by heart.
+
+    Of several teachers each batch has one, drawn at random: in the long run the student learns from
+    the mean of them all, in the time of one. Raises ValueError, at the call, for a teacher with
+    another tokenizer or a shorter context, and as `load_model` where there is none.
     """
-    device, teachers = student.model.embed_tokens.weight.device, []
-    for name in str(config.teachers).split(","):
-        teacher, own = load_model(name.strip())
-        if own.digest != tokenizer.digest:
-            raise ValueError(f"The teacher {name} has another tokenizer: give slm.train the same.")
-        most, needed = teacher.config.context_length, student.config.context_length
-        if most < needed:
-            mend = f"set context_length to at most {most}"
-            raise ValueError(f"The teacher {name} reads {most} tokens, not {needed}: {mend}.")
-        teachers.append(teacher.to(device).requires_grad_(False))
-    dtype = pick_precision(config.precision, device.type)
+    teachers = load_teachers(config, student, tokenizer)
+    return _soft_batches(batches, config, teachers)
 
-    def lesson(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = x.to(device), y.to(device).unsqueeze(-1)  # (B, T), (B, T, 1)
+
+def load_teachers(
+    config: TrainConfig, student: Transformer, tokenizer: Tokenizer
+) -> list[Transformer]:
+    """The models that `config.teachers` names, on the student's device."""
+    device = student.model.embed_tokens.weight.device
+    needed = student.config.context_length
+    teachers = []
+    for name in str(config.teachers).split(","):
+        teacher, teacher_tokenizer = load_model(name.strip())
+        if teacher_tokenizer.digest != tokenizer.digest:
+            raise ValueError(f"The teacher {name} has another tokenizer: give slm.train the same.")
+        context_length = teacher.config.context_length
+        if context_length < needed:
+            raise ValueError(
+                f"The teacher {name} reads {context_length} tokens, not {needed}: "
+                f"set context_length to at most {context_length}."
+            )
+        teachers.append(teacher.to(device).requires_grad_(False))
+    return teachers
+
+
+def _soft_batches(
+    batches: Batches, config: TrainConfig, teachers: list[Transformer]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    device = teachers[0].model.embed_tokens.weight.device
+    dtype = pick_precision(config.precision, device.type)
+    for inputs, targets in batches:
+        inputs = inputs.to(device)  # (B, T)
+        # Seeded by the place in the data, so that a resumed run draws the same teachers.
         teacher = np.random.default_rng(batches.state).choice(teachers)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            expected = teacher(x).float().softmax(-1) * config.distillation  # (B, T, V)
-        came = expected.new_full(y.shape, 1 - config.distillation)
-        return x, expected.scatter_add_(-1, y, came)
+            logits = teacher(inputs)  # (B, T, V)
+        yield inputs, soft_targets(logits, targets.to(device), config.distillation)
 
-    return (lesson(x, y) for x, y in batches)
+
+def soft_targets(teacher_logits: Tensor, targets: Tensor, share: float) -> Tensor:
+    """Mix what a teacher expects with the tokens that follow: logits and ids to probabilities."""
+    expected = teacher_logits.float().softmax(-1) * share  # (B, T, V)
+    ids = targets.unsqueeze(-1)  # (B, T, 1)
+    rest = expected.new_full(ids.shape, 1 - share)
+    return expected.scatter_add_(-1, ids, rest)

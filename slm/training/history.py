@@ -22,7 +22,7 @@ class Step:
 
 @dataclass(frozen=True)
 class StepEvaluation:
-    """A look at the model after a step: the score on validation stories, and how a story goes."""
+    """The model after a step: its score on validation stories, and a sample of its writing."""
 
     step: int
     tokens: int
@@ -38,6 +38,19 @@ class History:
     steps: list[Step] = field(default_factory=list)
     evaluations: list[StepEvaluation] = field(default_factory=list)
 
+    @classmethod
+    def from_dict(cls, record: dict) -> "History":
+        """The history of which `dataclasses.asdict` made `record`."""
+        return cls(
+            steps=[Step(**step) for step in record["steps"]],
+            evaluations=[StepEvaluation(**item) for item in record["evaluations"]],
+        )
+
+    @property
+    def seconds(self) -> float:
+        """How long the run took until its last step, pauses left out."""
+        return self.steps[-1].seconds if self.steps else 0.0
+
     @property
     def schedule(self) -> tuple[float, ...]:
         """The learning rate of each step: `train(..., schedule=...)` with it replays the run."""
@@ -46,7 +59,7 @@ class History:
 
 @dataclass(frozen=True)
 class Run:
-    """What `train` gives: the model, and how it came to be."""
+    """What `train` returns: the model, and how it came to be."""
 
     model: Transformer = field(repr=False)
     tokenizer: Tokenizer = field(repr=False)

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from slm.training.run_folder import TrainingState
+
 BAR = "{percentage:3.0f}%|{bar:24}| {elapsed} gone, {remaining} left{postfix}"
 
 
@@ -39,6 +41,13 @@ class ProgressBar:
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(progress - self._progress)
         self._progress = progress
+
+    def show_state(self, state: TrainingState) -> None:
+        """Show where a run is: a callback of the training loop."""
+        step = state.history.steps[-1]
+        speed = step.tokens / max(step.seconds, 1e-9)
+        text = f"step {step.step:,}, loss {step.loss:.2f}, {speed:,.0f} tokens/s"
+        self.show(state.progress, text)
 
     def write(self, text: str) -> None:
         """Print lines above the bar."""

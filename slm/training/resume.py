@@ -1,4 +1,4 @@
-"""The state of a run on disk: saved at every evaluation, read and restored to resume."""
+"""The state of a run in one file: saved at every evaluation, read and restored to resume."""
 
 import json
 from pathlib import Path
@@ -14,11 +14,12 @@ from slm.utils.files import write
 
 
 def save_state(path: Path, model: Transformer, optimizers: Optimizers, facts: dict) -> None:
-    """Keep, in one safetensors file, all that continuing a run needs; `facts` must fit JSON."""
-    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    """Save all that resuming a run needs in one safetensors file; `facts` must fit JSON."""
+    tensors = {f"model/{name}": weight for name, weight in model.state_dict().items()}
     for number, optimizer in enumerate(optimizers):
         for weight, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{number}/{weight}/{name}": x for name, x in state.items()}
+            for name, value in state.items():
+                tensors[f"optimizer/{number}/{weight}/{name}"] = value
     tensors["random/cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random/cuda"] = torch.cuda.get_rng_state()
@@ -26,7 +27,7 @@ def save_state(path: Path, model: Transformer, optimizers: Optimizers, facts: di
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """The tensors and the facts that `save_state` kept; ValueError where the file is damaged."""
+    """The tensors and facts that `save_state` saved; ValueError if the file is damaged."""
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -36,13 +37,15 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def restore_state(tensors: dict[str, Tensor], model: Transformer, optimizers: Optimizers) -> None:
-    """Put model, optimizers and random states back to what `save_state` saw."""
+    """Set model, optimizers and random generators back to what `save_state` saved."""
     model.load_state_dict({name: tensors[f"model/{name}"] for name in model.state_dict()})
     for number, optimizer in enumerate(optimizers):
+        prefix = f"optimizer/{number}/"
         state: dict[int, dict[str, Tensor]] = {}
-        for key in [key for key in tensors if key.startswith(f"optimizer/{number}/")]:
-            weight, name = key.split("/")[2:]
-            state.setdefault(int(weight), {})[name] = tensors[key]
+        for key, value in tensors.items():
+            if key.startswith(prefix):
+                weight, name = key.removeprefix(prefix).split("/")
+                state.setdefault(int(weight), {})[name] = value
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
     torch.set_rng_state(tensors["random/cpu"])
     if torch.cuda.is_available() and "random/cuda" in tensors:

@@ -24,7 +24,7 @@ import sys
 from contextlib import suppress
 
 import torch
-from slm.hardware.processes import Team
+from slm.hardware.processes import ProcessGroup
 from slm.stories.practice import practice_stories
 from slm.stories.cleaning import Cleaning, Stories
 from slm.training.loop import train
@@ -117,7 +117,7 @@ def test_both_processes_stop_when_the_first_is_asked_to_and_only_it_speaks(inter
 def test_a_run_goes_on_with_another_number_of_processes(alone, interrupted):
     folder, _ = interrupted
     said, found = start(1, folder)
-    assert "Continuing the run" in said
+    assert "Resuming the run" in said
     assert found[0]
     assert found[2] == 2
     assert_alike(found, alone)

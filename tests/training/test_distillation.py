@@ -12,7 +12,7 @@ from slm.settings import TrainConfig
 from slm.stories.cleaning import Cleaning, Stories
 from slm.stories.practice import practice_stories
 from slm.tokenizer.training import train_tokenizer
-from slm.training.distillation import taught
+from slm.training.distillation import add_soft_targets
 from slm.training.loop import train
 from slm.training.optimizer import make_optimizers
 from slm.training.step import train_step
@@ -44,7 +44,7 @@ def batches() -> Batches:
 
 def lessons(student, **settings):
     config = TrainConfig(steps=1, device="cpu", precision="float32", **settings)
-    return taught(batches(), config, student, TOKENIZER)
+    return add_soft_targets(batches(), config, student, TOKENIZER)
 
 
 # What is taught

@@ -1,16 +1,22 @@
 import json
 import math
+import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-import slm.training.loop
+import slm
+import slm.tokenizer.pretrained
 from slm.checkpoint.loading import load_model
 from slm.evaluation import evaluate
 from slm.settings import PRESETS, ModelConfig, TrainConfig, configure
@@ -18,7 +24,7 @@ from slm.stories.cleaning import Cleaning, Stories
 from slm.stories.practice import practice_stories
 from slm.tokenizer.byte_pair import load_tokenizer
 from slm.tokenizer.training import train_tokenizer
-from slm.training.history import Run
+from slm.training.history import History, Run
 from slm.training.loop import train
 
 TEXTS = practice_stories(40)
@@ -36,6 +42,7 @@ TINY = {
     "device": "cpu",
     "precision": "float32",
 }
+ROOT = str(Path(slm.__file__).parents[1])
 TOKENS = 2 * 32  # read in a step
 BUDGETS = {
     "steps": {"steps": 8},
@@ -166,8 +173,7 @@ def test_the_learning_rate_is_that_of_the_middle_of_each_step(steps):
 
 
 @pytest.mark.parametrize("steps", [4, 20, 60])
-def test_over_a_run_the_rate_rises_then_falls_below_where_it_began(steps, monkeypatch):
-    monkeypatch.setattr(slm.training.loop, "train_step", lambda *_: (1.0, 1.0))
+def test_over_a_run_the_rate_rises_then_falls_below_where_it_began(steps):
     rates = run_tiny(steps=steps, evaluations=1, learning_rate=0.1).history.schedule
     peak = rates.index(max(rates))
     assert list(rates[: peak + 1]) == sorted(rates[: peak + 1])
@@ -258,10 +264,9 @@ def test_training_works_in_another_thread():
 # Folders
 
 
-def test_a_finished_run_is_loaded_and_not_trained_again(monkeypatch, capsys):
+def test_a_finished_run_is_loaded_and_not_trained_again(capsys):
     first = run_tiny()
     capsys.readouterr()
-    monkeypatch.setattr(slm.training.loop, "train_step", refuse)
     second = run_tiny(callback=refuse)
     assert_equal(second, first)
     assert second.history == first.history
@@ -386,59 +391,79 @@ def test_a_budget_of_tokens_takes_the_steps_that_read_them(tokens):
     assert run.finished
 
 
+class Clock:
+    """Time goes by only after steps: two seconds each, and ten more after an evaluation."""
+
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        self.evaluations = 0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+
+    def __call__(self, history: History) -> None:
+        self.now += 2.0
+        if len(history.evaluations) > self.evaluations:
+            self.now += 10.0
+        self.evaluations = len(history.evaluations)
+
+
 @pytest.fixture
-def clock(monkeypatch) -> dict:
-    """Time goes by only in steps, two seconds in each, and in evaluations, ten in each."""
-    clock = {"now": 1000.0}
-
-    def slow(name, seconds):
-        quick = getattr(slm.training.loop, name)
-
-        def slowly(*args, **kwargs):
-            clock["now"] += seconds
-            return quick(*args, **kwargs)
-
-        monkeypatch.setattr(slm.training.loop, name, slowly)
-
-    slow("train_step", 2.0)
-    slow("evaluate", 10.0)
-    monkeypatch.setattr("slm.training.loop.time.monotonic", lambda: clock["now"])
-    return clock
+def clock(monkeypatch) -> Clock:
+    return Clock(monkeypatch)
 
 
 def test_a_budget_of_minutes_ends_when_it_is_spent_evaluations_included(clock):
-    run = run_tiny(minutes=1.0, evaluations=2, warmup=0.2)
+    run = run_tiny(minutes=1.0, evaluations=2, warmup=0.2, callback=clock)
     seconds = [step.seconds for step in run.history.steps]
-    assert seconds == [2.0 * k for k in range(1, 16)] + [40.0 + 2 * k for k in range(1, 11)]
-    assert [item.step for item in run.history.evaluations] == [15, 25]
+    assert seconds == [2.0 * k for k in range(16)] + [42.0 + 2 * k for k in range(10)]
+    assert [item.step for item in run.history.evaluations] == [16, 26]
     assert run.finished
-    spent = np.array([0.001, *(second / 60 for second in seconds[:-1])])
+    spent = np.array([0.001, *(max(second / 60, 0.001) for second in seconds[:-1])])
     expected = run.config.learning_rate * np.interp(spent, [0, 0.2, 1], [0, 1, 0])
     assert run.history.schedule == pytest.approx(expected)
 
 
 def test_a_run_by_the_clock_can_be_replayed_by_its_schedule(clock):
     settings = {"evaluations": 1, "dropout": 0.1}
-    run = run_tiny(minutes=0.5, **settings)
-    assert len(run.history.steps) == 15
-    replayed = run_tiny(schedule=run.history.schedule, **settings)
+    run = run_tiny(minutes=0.5, **settings, callback=clock)
+    assert len(run.history.steps) == 16
+    replayed = run_tiny(schedule=run.history.schedule, **settings, callback=clock)
     assert_equal(replayed, run)
     assert replayed.folder != run.folder
     assert_equal(run_tiny(schedule=list(run.history.schedule), **settings), run)
 
 
 def test_pauses_are_not_counted_as_time(clock):
-    whole = run_tiny(minutes=0.5, folder="whole")
-    assert not run_tiny(minutes=0.5, callback=at(4, stop)).finished
-    clock["now"] += 10_000
-    resumed = run_tiny(minutes=0.5)
-    assert_equal(resumed, whole)
-    assert resumed.history == whole.history
+    def stop_in_the_fourth(history: History) -> None:
+        clock(history)
+        if len(history.steps) == 4:
+            stop()
+
+    assert not run_tiny(minutes=0.5, callback=stop_in_the_fourth).finished
+    clock.now += 10_000
+    resumed = run_tiny(minutes=0.5, callback=clock)
+    assert [step.seconds for step in resumed.history.steps[:7]] == [0, 2, 4, 6, 6, 8, 10]
 
 
 def test_a_clock_too_coarse_to_time_a_step_does_no_harm(monkeypatch):
-    monkeypatch.setattr("slm.training.loop.time.monotonic", lambda: 5.0)
+    monkeypatch.setattr(time, "monotonic", lambda: 5.0)
     assert run_tiny(steps=2).finished
+
+
+def test_nothing_depends_on_a_progress_bar():
+    """TQDM_DISABLE is read at import: another process."""
+    script = """if True:
+        from tests.training.test_loop import run_tiny
+        run = run_tiny(steps=5)
+        print(len(run.history.steps), run.finished, len(run.history.evaluations))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"TQDM_DISABLE": "1", "PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.splitlines()[-1] == "5 True 2", done.stderr
 
 
 # Settings
@@ -518,10 +543,9 @@ def test_every_setting_can_be_given_directly(preset, name):
         ({"vocab_size": 5000}, "vocab_size|tokenizer"),
     ],
 )
-def test_a_mistaken_setting_is_refused_before_anything_is_trained(settings, message, monkeypatch):
-    monkeypatch.setattr(slm.training.loop, "train_step", refuse)
+def test_a_mistaken_setting_is_refused_before_anything_is_trained(settings, message):
     with pytest.raises(ValueError, match=message):
-        run_tiny(**settings)
+        run_tiny(**settings, callback=refuse)
     assert not Path("runs").exists()
 
 
@@ -545,6 +569,46 @@ def test_a_tokenizer_can_be_named_or_loaded():
     assert named.model.config.vocab_size == named.tokenizer.vocab_size == 4096
     loaded = run_tiny(tokenizer=load_tokenizer("stories"), **settings)
     assert loaded.folder == named.folder
+
+
+@pytest.fixture(scope="module")
+def llama_tokenizer(tmp_path_factory):
+    """Of another kind than ours: it splits otherwise, and has a token before each text."""
+    folder = tmp_path_factory.mktemp("llama")
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    inner.decoder = tokenizers.decoders.Metaspace()
+    specials = ["<unk>", "<s>", "</s>"]
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=300, special_tokens=specials)
+    inner.train_from_iterator(TEXTS, trainer)
+    inner.save(str(folder / "tokenizer.json"))
+    sizes = {"vocab_size": inner.get_vocab_size(), "bos_token_id": 1, "eos_token_id": 2}
+    (folder / "config.json").write_text(json.dumps(sizes), encoding="utf-8")
+    return slm.tokenizer.pretrained.ForeignTokenizer(folder)
+
+
+def test_the_tokenizer_of_another_model_can_be_given(llama_tokenizer):
+    run = run_tiny(tokenizer=llama_tokenizer, steps=3)
+    assert run.finished
+    assert run.model.config.vocab_size == llama_tokenizer.vocab_size
+    model, tokenizer = load_model(run.folder)
+    assert tokenizer.encode(TEXTS[0]) == llama_tokenizer.encode(TEXTS[0])
+    ids = torch.tensor([[1, *tokenizer.encode(TEXTS[0])[:20]]])
+    assert torch.equal(model(ids), run.model(ids))
+    assert_equal(run_tiny(tokenizer=llama_tokenizer, steps=3, callback=refuse), run)
+
+
+@pytest.mark.parametrize("tokenizer", [None, 5, {}, [1], object(), b"stories", Path])
+def test_what_is_no_tokenizer_is_refused_in_one_sentence(tokenizer):
+    with pytest.raises(ValueError, match=r"^tokenizer must be a name, a folder, or .*\.$"):
+        run_tiny(tokenizer=tokenizer)
+
+
+def test_hugging_faces_own_tokenizer_object_is_refused_in_one_sentence(tmp_path):
+    TOKENIZER.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"^tokenizer must be"):
+        run_tiny(tokenizer=theirs)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_says_what_to_do():

@@ -1,0 +1,74 @@
+"""Validation while training: a score on stories that are not trained on, and a sample."""
+
+from textwrap import shorten
+
+from slm.evaluation import evaluate
+from slm.generation.text_generation import generate
+from slm.model.transformer import Transformer
+from slm.settings import TrainConfig
+from slm.tokenizer.byte_pair import Tokenizer
+from slm.training.budget import Budget
+from slm.training.history import Step, StepEvaluation
+from slm.training.progress import ProgressBar
+from slm.training.run_folder import RunFolder, TrainingState
+
+PROMPT = "Once upon a time"
+
+
+class Validation:
+    """A callback: evaluates the model evenly over the run, saves it, and says how it does."""
+
+    def __init__(
+        self,
+        state: TrainingState,
+        tokenizer: Tokenizer,
+        stories: list[str],
+        config: TrainConfig,
+        budget: Budget,
+        folder: RunFolder,
+        bar: ProgressBar,
+    ):
+        self.tokenizer = tokenizer
+        self.stories = stories
+        self.config = config
+        self.budget = budget
+        self.folder = folder
+        self.bar = bar
+        # A run that was taken further may have been evaluated more often than it now would be.
+        due = int(state.progress * config.evaluations + 1e-9)
+        self.evaluations_made = min(due, len(state.history.evaluations))
+
+    def __call__(self, state: TrainingState) -> None:
+        """Evaluate and save if it is time to do so after the step that was just taken."""
+        step = state.history.steps[-1]
+        due = self.budget.evaluations_due(self.config, step.step, state.progress)
+        if due <= self.evaluations_made:
+            return
+        self.evaluations_made = due
+        evaluation = evaluate_step(step, state.model, self.tokenizer, self.stories, self.config)
+        state.history.evaluations.append(evaluation)
+        self.folder.save(state, self.tokenizer)
+        self.bar.write(summary(evaluation))
+
+
+def evaluate_step(
+    step: Step, model: Transformer, tokenizer: Tokenizer, stories: list[str], config: TrainConfig
+) -> StepEvaluation:
+    """Evaluate the model as it is after `step`, and let it write a sample."""
+    score = evaluate(model, tokenizer, stories[: config.evaluation_stories])
+    sample = generate(model, tokenizer, PROMPT, max_new_tokens=60, seed=config.seed)
+    return StepEvaluation(
+        step=step.step,
+        tokens=step.tokens,
+        nats_per_token=score.nats_per_token,
+        bits_per_byte=score.bits_per_byte,
+        text=sample,
+    )
+
+
+def summary(evaluation: StepEvaluation) -> str:
+    """An evaluation in two lines."""
+    nats = f"{evaluation.nats_per_token:.2f} nats per token"
+    bits = f"{evaluation.bits_per_byte:.3f} bits per byte"
+    sample = shorten(evaluation.text, 92, placeholder=" ...")
+    return f"step {evaluation.step:,}: {nats}, {bits} on validation stories\n    {sample}"
