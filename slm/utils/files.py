@@ -1,24 +1,87 @@
 """Files that are whole or not there: where things are kept, and how they are written."""
 
 import os
+import secrets
+import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
+
+from slm.utils.locks import is_same_file, try_lock
 
 ASSETS = Path(__file__).parent.parent / "assets"  # what comes with the package
+A_DAY = 24 * 3600  # seconds
 
 
 def cache_folder() -> Path:
-    """Where fetched stories and packed tokens are kept: `$SLM_CACHE`, else `~/.cache/slm`."""
-    return Path(os.environ.get("SLM_CACHE") or Path.home() / ".cache" / "slm")
+    """Where fetched stories and packed tokens are kept.
+
+    `$SLM_CACHE`, else `$XDG_CACHE_HOME/slm`, else `~/.cache/slm`. Raises OSError if there is no
+    home folder either.
+    """
+    try:
+        if os.environ.get("SLM_CACHE"):
+            return Path(os.environ["SLM_CACHE"]).expanduser()
+        if os.environ.get("XDG_CACHE_HOME"):
+            return Path(os.environ["XDG_CACHE_HOME"]).expanduser() / "slm"
+        return Path.home() / ".cache" / "slm"
+    except RuntimeError:  # a user without a home, as in some containers
+        raise OSError("there is no home folder for the cache: set SLM_CACHE to a folder") from None
 
 
 def write(path: Path, content: bytes | memoryview | Iterable[bytes]) -> None:
-    """Write a file whole or not at all, by way of one beside it; `content` may come in parts."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Write a file whole or not at all; `content` may come in parts.
+
+    It is written to a temporary file beside it, `.NAME.RANDOM.part`, which then takes its place.
+    What processes that were killed have left of such files in the folder is removed. Raises
+    OSError, which names `path`, where the file cannot be written.
+    """
+    path = Path(path)
     try:
-        with beside.open("wb") as file:
-            file.writelines([content] if isinstance(content, bytes | memoryview) else content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned_parts(path.parent)
+        part, file = _open_part(path)
+        try:
+            with file:
+                file.writelines([content] if isinstance(content, bytes | memoryview) else content)
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut may leave an empty file in its place
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno is None:  # of the content, not of the file
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from None
+
+
+def _open_part(path: Path) -> tuple[Path, IO[bytes]]:
+    """A new temporary file beside `path`, locked so that no other process removes it."""
+    while True:
+        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        file = part.open("xb")
+        try:
+            is_locked = try_lock(file)
+        except OSError:  # no locks here
+            return part, file
+        if is_locked and is_same_file(file, part):
+            return part, file
+        file.close()  # removed by another process in the moment before it was locked
+
+
+def remove_abandoned_parts(folder: Path) -> None:
+    """Remove temporary files whose process is gone; where there are no locks, after a day."""
+    for part in folder.glob(".*.part"):
+        try:
+            with part.open("r+b") as file:
+                if _is_abandoned(file, part):
+                    part.unlink()
+        except OSError:  # gone in the meantime, another user's, or open in Windows
+            continue
+
+
+def _is_abandoned(file: IO[bytes], part: Path) -> bool:
+    try:
+        return try_lock(file)
+    except OSError:
+        return time.time() - part.stat().st_mtime > A_DAY

@@ -1,0 +1,17 @@
+"""Printing that never ends the work it reports on."""
+
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+
+def say(text: str) -> None:
+    """Print a line; if standard output is closed, full or gone, do without."""
+    with suppress(OSError, ValueError):
+        print(printable(text), flush=True)
+
+
+def printable(text: str, stream: TextIO | None = None) -> str:
+    """The text with "?" for what the stream's encoding does not have, as cp1252 on Windows."""
+    encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
