@@ -2,29 +2,25 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 
 from ftfy import fix_encoding
 
-END = "<|endoftext|>"  # what stands between two stories in a text file
+END = "<|endoftext|>"  # separates two stories in a text file
+SHORTEST = 50  # characters: anything shorter is a fragment, not a story
 
-
-SHORTEST = 50  # characters: anything shorter is a scrap, not a story
-
-
-# The closing quote, in UTF-8 E2 80 9D, often lost its last byte, which Windows-1252 does not have.
-_LOST_QUOTE = re.compile("â€(?![“”˜™šœž¦¢\x93\x94\x98-\x9e])")
-
-
-_USELESS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\ufeff\ud800-\udfff]")  # and invisible
-
-
-_ENDED = re.compile(r"(?:[.!?…][\s\"'”’»)\]*]*|the end)$", re.IGNORECASE)
+# Windows-1252 has no character for the last byte of a closing quote, which in UTF-8 is E2 80 9D;
+# so that byte is often lost, and the ftfy library needs it back to recognise the quote.
+_QUOTE_WITHOUT_LAST_BYTE = re.compile("â€(?![“”˜™šœž¦¢\x93\x94\x98-\x9e])")
+_OTHER_LINE_BREAKS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
+# Control characters, and characters that are neither visible nor a space.
+_INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\ufeff\ud800-\udfff]")
+_SENTENCE_END = re.compile(r"(?:[.!?…][\s\"'”’»)\]*]*|the end)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Cleaning:
-    """What cleaning did, counted in stories; printed, it is a small table."""
+    """How many stories each step of cleaning changed or dropped; printed, it is a small table."""
 
     stories_read: int
     mojibake_repaired: int
@@ -34,8 +30,17 @@ class Cleaning:
     stories_kept: int
 
     def __str__(self) -> str:
-        rows = asdict(self).items()
-        return "\n".join(f"{name.replace('_', ' '):<20}{count:>9,}" for name, count in rows)
+        rows = []
+        for item in fields(self):
+            label = item.name.replace("_", " ")
+            count = getattr(self, item.name)
+            rows.append(f"{label:<20}{count:>9,}")
+        return "\n".join(rows)
+
+    def __add__(self, other: "Cleaning") -> "Cleaning":
+        """The counts of two cleanings together."""
+        names = [item.name for item in fields(self)]
+        return Cleaning(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
 
 @dataclass(frozen=True)
@@ -51,35 +56,59 @@ class Stories:
 
 def repair_mojibake(text: str) -> str:
     """Undo the reading of UTF-8 as Windows-1252 (`â€œLetâ€™s go!â€`), where that is certain."""
-    return text if text.isascii() else fix_encoding(_LOST_QUOTE.sub("â€\x9d", text))
+    if text.isascii():
+        return text
+    return fix_encoding(_QUOTE_WITHOUT_LAST_BYTE.sub("â€\x9d", text))
 
 
 def tidy_whitespace(text: str) -> str:
-    """Drop control characters; leave one kind of space and newline, and none of them to spare."""
-    text = _USELESS.sub("", re.sub("\r\n?|[\x0b\x0c\x85\u2028\u2029]", "\n", text))
-    text = re.sub(r"[^\S\n]+", " ", text).replace(" \n", "\n")
-    return re.sub(r"\n{3,}", "\n\n", text).strip()
+    """Drop control characters, and normalise whitespace.
+
+    Every space becomes a plain one and every line break "\\n"; of several spaces one remains, of
+    several blank lines one, and none at the beginning or the end.
+    """
+    text = _OTHER_LINE_BREAKS.sub("\n", text)
+    text = _INVISIBLE.sub("", text)
+    text = re.sub(r"[^\S\n]+", " ", text)
+    text = text.replace(" \n", "\n")
+    text = re.sub(r"\n{3,}", "\n\n", text)
+    return text.strip()
 
 
 def clean_stories(
-    stories: Iterable[str], *, ended: bool = False, without: Iterable[str] = (), most: int = 10**9
+    stories: Iterable[str],
+    *,
+    ended: bool = False,
+    without: Iterable[str] = (),
+    limit: int | None = None,
 ) -> tuple[list[str], Cleaning]:
-    """Clean every story, drop fragments and repeats, and count what was done.
+    """Clean every story, drop fragments and duplicates, and count what was done.
+
     A fragment has fewer than 50 characters or, with `ended`, stops in the middle of a sentence.
-    What is in `without` counts as a repeat. Reading stops as soon as `most` are kept."""
-    kept, seen = [], set(without)
-    read = repaired = tidied = repeats = fragments = 0
+    Stories in `without` count as duplicates. Reading stops as soon as `limit` stories are kept.
+    """
+    kept: list[str] = []
+    seen = set(without)
+    read = 0
+    repaired = 0
+    tidied = 0
+    duplicates = 0
+    fragments = 0
     for story in stories:
-        if len(kept) == most:
+        if len(kept) == limit:
             break
-        mended = repair_mojibake(story)
-        text = tidy_whitespace(mended)
-        read, repaired, tidied = read + 1, repaired + (mended != story), tidied + (text != mended)
-        if len(text) < SHORTEST or (ended and not _ENDED.search(text)):
+        read += 1
+        decoded = repair_mojibake(story)
+        if decoded != story:
+            repaired += 1
+        text = tidy_whitespace(decoded)
+        if text != decoded:
+            tidied += 1
+        if len(text) < SHORTEST or (ended and not _SENTENCE_END.search(text)):
             fragments += 1
         elif text in seen:
-            repeats += 1
+            duplicates += 1
         else:
             seen.add(text)
             kept.append(text)
-    return kept, Cleaning(read, repaired, tidied, repeats, fragments, len(kept))
+    return kept, Cleaning(read, repaired, tidied, duplicates, fragments, len(kept))

@@ -1,58 +1,88 @@
-"""Loading stories: your own, the hub's TinyStories, or the practice corpus; always cleaned."""
+"""Loading stories: your own, TinyStories from the hub, or the practice corpus; always cleaned."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from pathlib import Path
 from random import Random
 
 from slm.stories.cleaning import END, SHORTEST, Stories, clean_stories
-from slm.stories.files import read_stories
+from slm.stories.files import as_texts
 from slm.stories.practice import practice_stories
 from slm.stories.tinystories import load_tinystories
 
 PRACTICE = "practice corpus"
+MOST_PRACTICE_STORIES = 20_000  # more of them would hardly say anything new
+HELD_OUT_SHARE = 10  # one story of so many is held out to validate on
 
 
-def load_stories(source: str | Path | None = None, *, n: int = 15_000, seed: int = 0) -> Stories:
+def load_stories(
+    source: str | Path | Sequence[str] | None = None, *, n: int = 15_000, seed: int = 0
+) -> Stories:
     """At most `n` stories to train on and about a tenth as many to validate on, all clean.
-    `source` is your own .txt, .json, .jsonl, .csv or .parquet file, or a folder of them. In a .txt
-    file `<|endoftext|>` stands between stories, or else two or more blank lines; the other kinds
-    have a column "text" or "story". `seed` shuffles the stories before some are held out. Raises
-    FileNotFoundError or ValueError, naming what is wrong with the source or with `n`.
 
-    Without a source: TinyStories from the hub, kept for next time in the cache folder;
-    if the hub fails, those kept, even if fewer; else a practice corpus, said loudly."""
-    if not isinstance(n, int) or n < 1:
+    `source` is your own .txt, .json, .jsonl, .csv or .parquet file, a folder of them, or a list of
+    texts. In a .txt file `<|endoftext|>` separates stories, or else two or more blank lines; the
+    other kinds have a column "text" or "story". `seed` shuffles the stories before some are held
+    out. Raises FileNotFoundError or ValueError, naming what is wrong with the source or with `n`.
+
+    Without a source: TinyStories from the hub, kept for next time in the cache folder; if the hub
+    cannot be reached, those that are kept, even if fewer; else a practice corpus, said loudly.
+    """
+    if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
         raise ValueError(f"n is how many stories to train on, a whole number above 0, not {n!r}")
-    held = max(n // 10, 100)  # and so many at the most to validate on
-    if source is None:
-        try:
-            stories, how = load_tinystories(n, held)
-        except ConnectionError as error:
-            stories, how = _practice(n, held, seed, str(error)), ""
+    n = int(n)
+    most_held_out = max(n // HELD_OUT_SHARE, 100)
+    origin = ""
+    if source is not None:
+        texts = as_texts(source)
+        stories = _split(texts, _source_name(source), n, most_held_out, seed)
     else:
-        name = Path(source).expanduser().resolve().name
-        texts = read_stories(source)
-        stories, how = _split(texts, name, n, held, seed), ""
-    counts = f"{len(stories.train):,} training + {len(stories.validation):,} validation stories"
-    size = f"{sum(map(len, stories.train + stories.validation)):,} characters"
-    print(f"{stories.source}{how}: {counts}, {size}. For others: load_stories('my_own.txt')")
+        try:
+            stories, origin = load_tinystories(n, most_held_out)
+        except ConnectionError as error:
+            stories = _load_practice(n, most_held_out, seed, reason=str(error))
+    _print_summary(stories, origin)
     return stories
 
 
-def _split(texts: Iterable[str], source: str, n: int, held: int, seed: int) -> Stories:
-    """Clean and shuffle the stories; hold a tenth of them out, but no more than `held`."""
+def _split(texts: Iterable[str], source: str, n: int, most_held_out: int, seed: int) -> Stories:
+    """Clean and shuffle the stories; hold a tenth of them out, at most `most_held_out`."""
     stories, cleaning = clean_stories(texts)
     if len(stories) < 2:
-        few = f"too few stories ({len(stories)} of {cleaning.stories_read} are left after cleaning)"
-        mend = f"give two of {SHORTEST} characters or more; in a .txt file, put {END} between them"
-        raise ValueError(f"{source} holds {few}: {mend}.")
+        raise ValueError(
+            f"{source} holds too few stories ({len(stories)} of {cleaning.stories_read} are left "
+            f"after cleaning): give two of {SHORTEST} characters or more; "
+            f"in a .txt file, put {END} between them."
+        )
     Random(seed).shuffle(stories)
-    held = min(max(len(stories) // 10, 1), held)
-    return Stories(stories[held:][:n], stories[:held], source, source == PRACTICE, cleaning)
+    held_out = min(max(len(stories) // HELD_OUT_SHARE, 1), most_held_out)
+    train = stories[held_out:][:n]
+    validation = stories[:held_out]
+    return Stories(train, validation, source, source == PRACTICE, cleaning)
 
 
-def _practice(n: int, held: int, seed: int, why: str) -> Stories:
-    print("=" * 80, "NOT TINYSTORIES: THESE ARE SIMPLE STORIES MADE UP FOR PRACTICE", sep="\n")
-    print(f"Why: {why}. To try again: load_stories()\n{'=' * 80}")
-    texts = practice_stories(min(n + held, 20_000), seed=seed)
-    return _split(texts, PRACTICE, n, held, seed)
+def _source_name(source: object) -> str:
+    """A short name of the user's own stories, fit for the title of a plot."""
+    if isinstance(source, str | Path):
+        return Path(source).expanduser().resolve().name
+    if isinstance(source, Stories):
+        return source.source
+    return "your stories"
+
+
+def _load_practice(n: int, most_held_out: int, seed: int, reason: str) -> Stories:
+    """The practice corpus, with a notice that cannot be overlooked."""
+    print("=" * 80)
+    print("NOT TINYSTORIES: THESE ARE SIMPLE STORIES MADE UP FOR PRACTICE")
+    print(f"Why: {reason}. To try again: load_stories()")
+    print("=" * 80)
+    texts = practice_stories(min(n + most_held_out, MOST_PRACTICE_STORIES), seed=seed)
+    return _split(texts, PRACTICE, n, most_held_out, seed)
+
+
+def _print_summary(stories: Stories, origin: str) -> None:
+    """One line: what was loaded, from where, and how much of it."""
+    name = f"{stories.source} ({origin})" if origin else stories.source
+    counts = f"{len(stories.train):,} training + {len(stories.validation):,} validation stories"
+    characters = sum(len(story) for story in stories.train + stories.validation)
+    print(f"{name}: {counts}, {characters:,} characters. For others: load_stories('my_own.txt')")

@@ -1,66 +1,111 @@
-"""TinyStories from the Hugging Face hub, only as much as is needed (optional: the rest of the
-package works without a network)."""
+"""TinyStories (Eldan and Li 2023, arXiv:2305.07759) from the Hugging Face hub, only as much of it
+as is needed, and kept in the cache folder (optional: the package also works without a network)."""
 
 import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import astuple
+from dataclasses import dataclass
 from datetime import date
+from itertools import islice
 from threading import Thread
 
-from tqdm import trange
+from tqdm import tqdm
 
-from slm.stories.cleaning import Cleaning, Stories, clean_stories
+from slm.stories.cleaning import Stories, clean_stories
 from slm.utils.files import cache_folder, write
 
 REPO = "roneneldan/TinyStories"
+TIMEOUT = 2.5  # seconds that the hub has to answer
+CACHE_FILE = "tinystories.jsonl"
 
 
-def load_tinystories(n: int, held: int) -> tuple[Stories, str]:
-    """At most `n` stories and `held` to validate on, and, in brackets, how they came: kept in the
-    cache folder or fetched, and then kept. Raises ConnectionError, with the reason, for neither."""
-    file = cache_folder() / "tinystories.jsonl"
-    try:
-        day, asked, train, validation = json.loads(file.read_text(encoding="utf-8"))
-        how = f"kept since {day}"
-    except (OSError, ValueError, TypeError):  # none kept yet, or not as written below
-        asked = 0
-    if asked >= n:
-        how += ", nothing downloaded"
+@dataclass(frozen=True)
+class RawStories:
+    """TinyStories as the hub has them, not yet cleaned."""
+
+    train: list[str]
+    validation: list[str]
+    requested: int  # so many to train on were asked for; the hub may have had fewer
+    fetched_on: str  # the day, as 2026-01-31
+
+
+def load_tinystories(n: int, held_out: int) -> tuple[Stories, str]:
+    """At most `n` stories and `held_out` to validate on, and a few words on where they come from.
+
+    They are read from the cache folder where it has enough, else fetched and then cached. Raises
+    ConnectionError, with the reason, where the hub cannot be reached and nothing is cached.
+    """
+    cached = _read_cache()
+    if cached and cached.requested >= n:
+        raw = cached
+        origin = f"kept since {cached.fetched_on}, nothing downloaded"
     else:
         try:
-            train, validation = fetch(n, held)
-            how = f"fetched from {endpoint()} with load_dataset"
-            write(file, json.dumps([str(date.today()), n, train, validation]).encode())
+            raw = fetch(n, held_out)
+            origin = f"fetched from {endpoint()} with load_dataset" + _write_cache(raw)
         except ConnectionError as error:
-            if not asked:
+            if not cached:
                 raise ConnectionError(f"{error}; and none are kept from before") from error
-            how = f"only those {how}; {error}"
-        except OSError as error:
-            how += f", not kept for next time: {error}"
-    train, done = clean_stories(train, ended=True, most=n)
-    validation, more = clean_stories(validation, ended=True, without=train, most=held)
-    both = Cleaning(*map(sum, zip(astuple(done), astuple(more), strict=True)))
-    return Stories(train, validation, "TinyStories", False, both), f" ({how})"
+            raw = cached
+            origin = f"only those kept since {cached.fetched_on}; {error}"
+    train, train_cleaning = clean_stories(raw.train, ended=True, limit=n)
+    validation, validation_cleaning = clean_stories(
+        raw.validation, ended=True, without=train, limit=held_out
+    )
+    cleaning = train_cleaning + validation_cleaning
+    return Stories(train, validation, "TinyStories", False, cleaning), origin
 
 
-def fetch(n: int, held: int) -> list[list[str]]:
-    """Enough raw stories of both splits; ConnectionError says, in half a sentence, why not."""
-    if why := trouble():
-        raise ConnectionError(why)
-    parts: list[list[str]] = [[], []]
+def _read_cache() -> RawStories | None:
+    """The stories in the cache folder, or None where it has none that can be read."""
+    file = cache_folder() / CACHE_FILE
     try:
-        for split, part, wanted in zip(("train", "validation"), parts, (n, held), strict=True):
-            enough = wanted + wanted // 20 + 100  # some will be dropped
-            bar = {"desc": f"Fetching {split} stories", "leave": False, "file": sys.stdout}
-            part.extend(text for _, text in zip(trange(enough, **bar), stream(split)))
-            if not part:
-                raise ValueError(f"no stories in {split}")
-    except Exception as error:  # of pyarrow, httpx, the hub ...: to us they are all the same
-        why = f"{sum(map(len, parts)):,} stories ({type(error).__name__})"
-        raise ConnectionError(f"the download broke off after {why}") from error
-    return parts
+        fetched_on, requested, train, validation = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return None
+    return RawStories(train, validation, requested, fetched_on)
+
+
+def _write_cache(raw: RawStories) -> str:
+    """Keep the stories for next time; where that fails, a few words say so."""
+    content = [raw.fetched_on, raw.requested, raw.train, raw.validation]
+    try:
+        write(cache_folder() / CACHE_FILE, json.dumps(content).encode())
+    except OSError as error:
+        return f", not kept for next time: {error}"
+    return ""
+
+
+def fetch(n: int, held_out: int) -> RawStories:
+    """Fetch enough stories of both splits that `n` and `held_out` are left after cleaning.
+
+    Raises ConnectionError, with the reason in half a sentence.
+    """
+    if reason := why_unavailable():
+        raise ConnectionError(reason)
+    train: list[str] = []
+    validation: list[str] = []
+    try:
+        _fetch_split("train", n, train)
+        _fetch_split("validation", held_out, validation)
+    except Exception as error:  # of pyarrow, httpx, the hub ...: here they are all the same
+        count = len(train) + len(validation)
+        reason = f"the download broke off after {count:,} stories ({type(error).__name__})"
+        raise ConnectionError(reason) from error
+    return RawStories(train, validation, n, str(date.today()))
+
+
+def _fetch_split(split: str, wanted: int, stories: list[str]) -> None:
+    """Append the stories of one split to `stories`, one by one: those before an error count."""
+    enough = wanted + wanted // 20 + 100  # cleaning will drop some
+    progress = tqdm(total=enough, desc=f"Fetching {split} stories", leave=False, file=sys.stdout)
+    with progress:
+        for story in islice(stream(split), enough):
+            stories.append(story)
+            progress.update()
+    if not stories:
+        raise ValueError(f"no stories in {split}")
 
 
 def stream(split: str) -> Iterator[str]:
@@ -68,39 +113,44 @@ def stream(split: str) -> Iterator[str]:
     import datasets
     from huggingface_hub.utils import logging
 
-    loudness, tries = logging.get_verbosity(), datasets.config.STREAMING_READ_MAX_RETRIES
-    logging.set_verbosity(logging.CRITICAL)  # retries are no news: it is said if they fail
+    verbosity = logging.get_verbosity()
+    retries = datasets.config.STREAMING_READ_MAX_RETRIES
+    logging.set_verbosity(logging.CRITICAL)  # what comes of the retries is said in one sentence
     datasets.config.STREAMING_READ_MAX_RETRIES = 1  # on top of the hub's own five
     try:
         # Small blocks, and one row group at a time by reshard(): a file that is left half read
         # would go on being fetched, tens of megabytes of it.
         blocks = {"hf": {"block_size": 2**19}}
         rows = datasets.load_dataset(REPO, split=split, streaming=True, storage_options=blocks)
-        yield from (row["text"] for row in rows.reshard())
+        for row in rows.reshard():
+            yield row["text"]
     finally:
-        logging.set_verbosity(loudness)
-        datasets.config.STREAMING_READ_MAX_RETRIES = tries
+        logging.set_verbosity(verbosity)
+        datasets.config.STREAMING_READ_MAX_RETRIES = retries
 
 
 def endpoint() -> str:
-    """The hub's address, or that of the stand-in which HF_ENDPOINT names."""
+    """The hub's address, or that of the mirror which HF_ENDPOINT names."""
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
-def trouble() -> str:
-    """Why the hub cannot be used, in half a sentence; nothing if it can."""
+def why_unavailable() -> str:
+    """Why the hub cannot be used, in half a sentence; empty if it can."""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         if os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}:
             return f"{name} is set"
-    answers = [f"could not reach {endpoint()} (no answer in 2.5 s)"]
-    # In a thread: a name server that keeps silent outlasts the timeout of the request.
-    thread = Thread(target=lambda: answers.append(_ask()), daemon=True)
+    # In a thread: a name server that never answers outlasts the timeout of the request.
+    answers: list[str] = []
+    thread = Thread(target=lambda: answers.append(_request_problem()), daemon=True)
     thread.start()
-    thread.join(2.5)
-    return answers[-1]
+    thread.join(TIMEOUT)
+    if not answers:
+        return f"could not reach {endpoint()} (no answer in {TIMEOUT} s)"
+    return answers[0]
 
 
-def _ask() -> str:
+def _request_problem() -> str:
+    """What is wrong with the hub's answer; empty if nothing is."""
     import requests
 
     try:
@@ -109,5 +159,6 @@ def _ask() -> str:
         return f"could not reach {endpoint()} ({type(error).__name__})"
     if not reply.ok:
         return f"{endpoint()} answered {reply.status_code} ({reply.reason})"
-    is_hub = f'"{REPO}"' in reply.text
-    return "" if is_hub else f"{endpoint()} is not the hub (a login page of the wifi?)"
+    if f'"{REPO}"' not in reply.text:
+        return f"{endpoint()} is not the hub (a login page of the wifi?)"
+    return ""

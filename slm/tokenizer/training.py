@@ -1,13 +1,16 @@
-"""Learning a tokenizer from stories of your own (optional: one comes with the package)."""
+"""Training a tokenizer on stories of your own (optional: one comes with the package)."""
 
 from collections.abc import Iterable
 
-from slm.tokenizer.byte_pair import HIDE, Tokenizer
+from slm.tokenizer.byte_pair import Tokenizer, unicode_to_bytes
 
 
 def train_tokenizer(stories: Iterable[str], vocab_size: int = 4096) -> Tokenizer:
-    """Learn `vocab_size` tokens, the last of them end-of-text, from `stories`; fewer where no pair
-    is left that comes twice. Raises ValueError for a `vocab_size` below 257, or no stories."""
+    """Learn `vocab_size` tokens, the last of them end-of-text, from `stories`.
+
+    There are fewer where no pair is left that occurs twice. Raises ValueError for a `vocab_size`
+    below 257, or no stories.
+    """
     from tokenizers import ByteLevelBPETokenizer
 
     if vocab_size < 257:
@@ -15,7 +18,7 @@ def train_tokenizer(stories: Iterable[str], vocab_size: int = 4096) -> Tokenizer
     stories = [stories] if isinstance(stories, str) else list(stories)
     if not stories:
         raise ValueError("There are no stories to learn from: give at least one.")
-    trainee = ByteLevelBPETokenizer()
-    trainee.train_from_iterator(stories, vocab_size - 1, show_progress=False)
-    ranks = {t.translate(HIDE).encode("latin-1"): i for t, i in trainee.get_vocab().items()}
-    return Tokenizer("trained", ranks, len(ranks))
+    trainer = ByteLevelBPETokenizer()
+    trainer.train_from_iterator(stories, vocab_size - 1, show_progress=False)
+    ranks = {unicode_to_bytes(token): i for token, i in trainer.get_vocab().items()}
+    return Tokenizer("trained", ranks, eot_id=len(ranks))

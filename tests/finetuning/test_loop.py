@@ -1,16 +1,18 @@
-from contextlib import nullcontext
+import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 
 import slm
-from slm.finetuning import loop as finetuning
 from slm.finetuning.loop import finetune
 from slm.finetuning.own_stories import own_stories, split_long
 from slm.stories.cleaning import Cleaning, Stories
 from slm.stories.practice import practice_stories
+from slm.training import progress as progress_bar
 
 TALES = Path(slm.__file__).parent / "assets" / "lighthouse.txt"
 MINE = [
@@ -55,7 +57,7 @@ def test_the_best_epoch_is_kept_and_it_stops_when_nothing_gets_better(tune, caps
     assert done.epochs[0] > best < done.epochs[-1]  # it got better, then worse
     assert len(done.epochs) == done.epochs.index(best) + 1 + 3 < 30
     assert done.after["yours"].nats_per_token == pytest.approx(best, rel=1e-5)
-    said = f"Enough: epoch {done.epochs.index(best) + 1} did best on the stories held out."
+    said = f"Enough: epoch {done.epochs.index(best) + 1} did best on the held-out stories."
     assert said in capsys.readouterr().out
 
 
@@ -68,18 +70,37 @@ def test_what_makes_it_only_worse_is_not_kept(tune, ordinary):
         assert torch.equal(worse.model.state_dict()[name], weight)
 
 
-def test_the_callback_is_told_of_every_step(tune):
+def test_the_callback_sees_every_step(tune):
     seen = []
     done = tune(epochs=2, patience=9, callback=lambda share, epochs: seen.append((share, *epochs)))
     assert [share for share, *_ in seen] == [i / len(seen) for i in range(1, len(seen) + 1)]
     assert seen[-1][1:] == tuple(done.epochs) or seen[-1][1:] == tuple(done.epochs[:1])
 
 
-def test_stopping_keeps_the_best_so_far(tune, monkeypatch):
-    monkeypatch.setattr(finetuning, "finishing_the_step", lambda: nullcontext([True]))
-    done = tune()
+def test_ctrl_c_finishes_the_step_and_keeps_the_best_so_far(tune, capsys):
+    progresses = []
+
+    def interrupt(progress, epochs):
+        progresses.append(progress)
+        if len(progresses) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    done = tune(callback=interrupt)
+    assert len(progresses) == 2
     assert done.epochs == []
     assert done.after["yours"].nats_per_token == pytest.approx(done.before["yours"].nats_per_token)
+    assert "Stopped after step 2: the model as it was is kept." in capsys.readouterr().out
+
+
+def test_the_steps_are_the_same_without_a_progress_bar(tune, monkeypatch, capsys):
+    steps = []
+    with_bar = tune(callback=lambda progress, epochs: steps.append(progress))
+    monkeypatch.setattr(progress_bar, "tqdm", partial(tqdm, disable=True))  # as TQDM_DISABLE=1
+    silent_steps = []
+    without_bar = tune(callback=lambda progress, epochs: silent_steps.append(progress))
+    assert without_bar.epochs == with_bar.epochs
+    assert silent_steps == steps
+    assert steps[-1] == 1.0
 
 
 def test_replayed_stories_are_forgotten_less(tune):
@@ -88,6 +109,16 @@ def test_replayed_stories_are_forgotten_less(tune):
     assert (
         with_them.after["ordinary"].nats_per_token < without.after["ordinary"].nats_per_token - 0.1
     )
+
+
+def test_the_same_seed_gives_the_same_lora_adapter(tune):
+    pytest.importorskip("peft")
+    torch.manual_seed(1)
+    one = tune(lora_rank=2)
+    torch.manual_seed(2)
+    two = tune(lora_rank=2)
+    for name, weight in one.model.state_dict().items():
+        assert torch.equal(two.model.state_dict()[name], weight)
 
 
 def test_the_folder_is_a_model_like_any_other(tune, tmp_path):

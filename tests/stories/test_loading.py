@@ -49,7 +49,7 @@ def hub(monkeypatch):
 
     fake = Hub()
     monkeypatch.setattr("slm.stories.tinystories.stream", fake.stream)
-    monkeypatch.setattr("slm.stories.tinystories.trouble", lambda: fake.trouble)
+    monkeypatch.setattr("slm.stories.tinystories.why_unavailable", lambda: fake.trouble)
     return fake
 
 
@@ -201,13 +201,17 @@ def test_a_folder_and_a_limit(tmp_path):
         ("a.txt", b"", "it is empty"),
         ("a.txt", b" \n ", "too few stories"),
         ("a.txt", tale(0).encode(), "too few stories .1 of 1.*<|endoftext|>"),
-        ("a.txt", "caf\xe9".encode("latin-1"), "not UTF-8 text: save it as UTF-8"),
+        (
+            "a.txt",
+            "caf\xe9".encode("latin-1"),
+            "not UTF-8 text, but seems to be cp125.: save it as UTF-8",
+        ),
         ("a.csv", b"text\ncaf\xe9\n", "not UTF-8 text"),
         ("a.csv", b'text\n"never closed\n', "cannot read stories from .*a.csv"),
         ("a.json", b'[{"text": "cut o', "cannot read stories from .*a.json"),
         ("a.json", b"5", "cannot read stories from"),
         ("a.json", b'[{"text": "a"}, 5]', "cannot read stories from"),
-        ("a.json", b"[]", "it has the columns"),
+        ("a.json", b"[]", "too few stories .0 of 0"),
         ("a.jsonl", b'{"text": "fine"}\n{"text": \n', "cannot read stories from"),
         ("a.parquet", b"PAR1 but not really", "cannot read stories from"),
         ("a.csv", b"id,title,body\n1,A,B\n", "columns .'id', 'title', 'body'.; .*'text'"),

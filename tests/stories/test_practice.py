@@ -4,7 +4,7 @@ import re
 import pytest
 
 from slm.stories import practice
-from slm.stories.practice import load_grammar, practice_stories, tell
+from slm.stories.practice import generate_story, load_grammar, practice_stories
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_what_is_lost_is_what_is_found():
     grammar["phrases"]["story"] = ["{loss} ¶ {helper} ¶ {wish} {solution}"]
     flyers = {bird["name"] for bird in grammar["groups"]["flyers"]}
     for seed in range(200):
-        thing, helper, story = tell(grammar, random.Random(seed)).split("\n\n")
+        thing, helper, story = generate_story(grammar, random.Random(seed)).split("\n\n")
         assert story.count(thing.split()[-1]) >= 2  # a toy boat is also “the boat”
         assert helper in story
         assert not (helper in flyers and thing in {"ball", "toy boat", "key", "marble"})
@@ -125,10 +125,10 @@ def test_a_grammar_that_runs_out_says_how_many_stories_it_gave(monkeypatch):
 
 def test_a_misspelt_slot_is_named():
     with pytest.raises(ValueError, match=r"\{heor\}"):
-        tell(small_grammar("Hello {heor}."), random.Random(0))
+        generate_story(small_grammar("Hello {heor}."), random.Random(0))
 
 
 def test_an_article_fits_the_word_that_follows():
-    assert tell(small_grammar("A [owl] saw a [old] hat."), random.Random(0)) == (
+    assert generate_story(small_grammar("A [owl] saw a [old] hat."), random.Random(0)) == (
         "An owl saw an old hat."
     )

@@ -4,7 +4,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from slm.stories.tinystories import trouble
+from slm.stories.tinystories import why_unavailable
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def test_a_name_server_that_never_answers(monkeypatch):
     never = threading.Event()
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: never.wait() and [])
     start = time.perf_counter()
-    assert "no answer in 2.5 s" in trouble()
+    assert "no answer in 2.5 s" in why_unavailable()
     assert time.perf_counter() - start < 3
     never.set()
 
@@ -66,16 +66,16 @@ LOGIN = "is not the hub (a login page of the wifi?)"
 )
 def test_the_hub_is_asked_first(serve, status, body, said):
     serve(status, body)
-    why = trouble()
+    why = why_unavailable()
     assert why == "" if not said else said in why
 
 
 @pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"])
 def test_offline_by_wish(monkeypatch, name):
     monkeypatch.setenv(name, "1")
-    assert trouble() == f"{name} is set"
+    assert why_unavailable() == f"{name} is set"
 
 
 def test_an_endpoint_that_is_no_address(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "huggingface")
-    assert "could not reach huggingface (MissingSchema)" in trouble()
+    assert "could not reach huggingface (MissingSchema)" in why_unavailable()

@@ -1,0 +1,45 @@
+"""Replay: ordinary stories in every batch, so that the model does not forget how to write them."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from slm.batches import Batches, pack
+from slm.settings import FineTuneConfig
+from slm.tokenizer.byte_pair import Tokenizer
+
+
+class ReplayBatches(Iterator):
+    """An endless supply of `(inputs, targets)` batches, `(B, T)` each: the upper rows are of your
+    own stories, and the lower ones, a share `config.replay` of all, of ordinary stories.
+
+    `steps_per_epoch` is how many batches it takes to read all of your own stories once.
+    """
+
+    def __init__(
+        self,
+        own: Sequence[str],
+        ordinary: Sequence[str],
+        tokenizer: Tokenizer,
+        context_length: int,
+        config: FineTuneConfig,
+    ):
+        replayed_rows = round(config.batch_size * config.replay)
+        replayed_rows = min(replayed_rows, config.batch_size - 1)  # one row at least is your own
+        own_rows = config.batch_size - replayed_rows
+        tokens = pack(own, tokenizer)
+        self.steps_per_epoch = math.ceil(len(tokens) / (own_rows * context_length))
+        settings = {"context_length": context_length, "seed": config.seed}
+        self._sources = [Batches(tokens, batch_size=own_rows, **settings)]
+        if replayed_rows:
+            tokens = pack(ordinary, tokenizer)
+            self._sources.append(Batches(tokens, batch_size=replayed_rows, **settings))
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        """The next batch: inputs and targets, both `(B, T)` int64."""
+        batches = [next(source) for source in self._sources]
+        inputs = torch.cat([inputs for inputs, _ in batches])
+        targets = torch.cat([targets for _, targets in batches])
+        return inputs, targets
