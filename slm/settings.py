@@ -137,14 +137,18 @@ class FineTuneConfig:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What one request may ask for, and how many at once."""
+class ServerLimits:
+    """What one request to the server may ask for, and how many are served at once."""
 
     stories: int = 32  # written at the same time; and asked for in one request
     waiting: int = 64  # that may wait for their turn
     prompt: int = 20_000  # characters of one prompt
     tokens: int = 2_000  # new ones of one story
     body: int = 1_000_000  # bytes of a request
+    body_seconds: float = 30.0  # in which a request's body must have come
+
+
+Limits = ServerLimits  # its earlier name
 
 
 # One dial: each preset is a budget and what fits it. Any field may be given directly instead.
