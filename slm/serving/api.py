@@ -38,7 +38,13 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.batcher = Batcher(model, tokenizer.eot_id, limits.stories, limits.waiting)
+        app.state.batcher = Batcher(
+            model,
+            tokenizer.eot_id,
+            max_batch_size=limits.stories,
+            max_waiting=limits.waiting,
+            max_cache_bytes=limits.cache_megabytes * 1e6,
+        )
         yield
         await asyncio.to_thread(app.state.batcher.close)
 

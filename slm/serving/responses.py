@@ -1,7 +1,6 @@
 """Responses: pieces of stories in OpenAI's forms, as one answer or as server-sent events."""
 
 import time
-import uuid
 from collections.abc import AsyncIterator, Iterable
 from typing import Protocol
 
@@ -49,9 +48,8 @@ class ResponseFormat(Protocol):
 class CompletionFormat:
     """The form of /v1/completions."""
 
-    def __init__(self, model: str, tokenizer: Tokenizer, logprobs: int | None):
-        self._common = {"id": f"cmpl-{uuid.uuid4().hex}", "created": int(time.time())}
-        self._common["model"] = model
+    def __init__(self, job_id: str, model: str, tokenizer: Tokenizer, logprobs: int | None):
+        self._common = {"id": f"cmpl-{job_id}", "created": int(time.time()), "model": model}
         self._tokenizer = tokenizer
         self._logprobs = logprobs
 
@@ -98,9 +96,8 @@ class CompletionFormat:
 class ChatFormat:
     """The form of /v1/chat/completions."""
 
-    def __init__(self, model: str):
-        self._common = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time())}
-        self._common["model"] = model
+    def __init__(self, job_id: str, model: str):
+        self._common = {"id": f"chatcmpl-{job_id}", "created": int(time.time()), "model": model}
 
     def answer(self, stories: list[Piece], usage: Usage) -> ChatCompletion:
         """All stories at once."""

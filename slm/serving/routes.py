@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel
 
 from slm.serving.batching import Batcher
 from slm.serving.errors import RequestError
@@ -19,9 +20,15 @@ from slm.serving.protocol import (
     ModelCard,
     ModelList,
 )
-from slm.serving.responses import ChatFormat, CompletionFormat, EventStream, whole_answer
+from slm.serving.responses import (
+    ChatFormat,
+    CompletionFormat,
+    EventStream,
+    ResponseFormat,
+    whole_answer,
+)
 from slm.serving.story_job import StoryJob
-from slm.serving.validation import validate_chat, validate_completion
+from slm.serving.validation import StoryRequest, validate_chat, validate_completion
 from slm.settings import ServerLimits
 from slm.tokenizer.byte_pair import Tokenizer
 
@@ -119,17 +126,13 @@ async def model(model: str, served: Served) -> ModelCard:
     response_model=Completion,
     responses={**REFUSALS, 200: {"model": Completion, "content": EVENT_STREAM}},
 )
-async def completions(body: CompletionRequest, request: Request, served: Served, batch: Batch):
+async def completions(body: CompletionRequest, request: Request, served: Served):
     """Write stories that begin with a prompt: all at once, or with `stream` piece by piece as
     server-sent events."""
     served.check_name(body.model)
-    asked = validate_completion(body, served.tokenizer, served.limits)
-    form = CompletionFormat(served.name, served.tokenizer, asked.logprobs)
-    job = StoryJob(asked, served.tokenizer, batch)
-    job.start()
-    if asked.stream:
-        return EventStream(job, form)
-    return await whole_answer(job, form, request)
+    job = new_job(validate_completion(body, served.tokenizer, served.limits), request)
+    form = CompletionFormat(job.id, served.name, served.tokenizer, body.logprobs)
+    return await respond(job, form, request)
 
 
 @router.post(
@@ -137,16 +140,24 @@ async def completions(body: CompletionRequest, request: Request, served: Served,
     response_model=ChatCompletion,
     responses={**REFUSALS, 200: {"model": ChatCompletion, "content": EVENT_STREAM}},
 )
-async def chat_completions(
-    body: ChatCompletionRequest, request: Request, served: Served, batch: Batch
-):
+async def chat_completions(body: ChatCompletionRequest, request: Request, served: Served):
     """For clients that only chat: the last user message is how the story begins, and the answer is
     how it goes on. The messages before it are not read: the model knows stories, not talks."""
     served.check_name(body.model)
-    asked = validate_chat(body, served.tokenizer, served.limits)
-    form = ChatFormat(served.name)
-    job = StoryJob(asked, served.tokenizer, batch)
+    job = new_job(validate_chat(body, served.tokenizer, served.limits), request)
+    return await respond(job, ChatFormat(job.id, served.name), request)
+
+
+def new_job(asked: StoryRequest, request: Request) -> StoryJob:
+    """What is to be written, for the client who asks."""
+    served = served_model(request)
+    client = request.client.host if request.client else ""
+    return StoryJob(asked, served.tokenizer, batcher(request), client, served.limits.unread)
+
+
+async def respond(job: StoryJob, form: ResponseFormat, request: Request) -> Response | BaseModel:
+    """Write the stories, and answer as the client wants it."""
     job.start()
-    if asked.stream:
+    if job.request.stream:
         return EventStream(job, form)
     return await whole_answer(job, form, request)

@@ -43,9 +43,13 @@ class Sequence:
     index: int = 0  # among the sequences of its request
     logprobs: int | None = None  # how many of the likeliest tokens to report; None: no logprobs
     prompt_logprobs: bool = False  # report the prompt's tokens too
+    request_id: str = ""  # the same for all sequences of one request
+    client: str = ""  # who asks: rows are shared out among clients
+    max_unread: int | None = None  # tokens written ahead of a slow reader; None: any number
     generator: torch.Generator = field(default_factory=torch.Generator)
     written: int = 0  # new tokens so far
-    cached: int = 0  # tokens whose keys and values are in the cache
+    read: int = 0  # of these, how many the client has taken
+    preempted_length: int = 0  # how many tokens the cache held when it was taken out of the batch
     cancelled: bool = False
 
     def __post_init__(self):
@@ -54,6 +58,20 @@ class Sequence:
             self.generator.seed()
         else:
             self.generator.manual_seed(self.sampling.seed)
+
+    @property
+    def outruns_reader(self) -> bool:
+        """Whether so much is unread that the sequence should pause."""
+        return self.max_unread is not None and self.written - self.read >= self.max_unread
+
+    @property
+    def has_reader(self) -> bool:
+        """Whether so much has been read that a paused sequence should go on."""
+        return self.max_unread is None or self.written - self.read <= self.max_unread // 2
+
+    def max_length(self, context_length: int) -> int:
+        """How many tokens of the cache it may come to need."""
+        return min(context_length, len(self.ids) + self.max_new_tokens - self.written)
 
     def cancel(self) -> None:
         """Write no more of it. Any thread may call this, and more than once."""

@@ -1,13 +1,16 @@
 """One request at work: its sequences in the batch, and their tokens turned into pieces of text."""
 
+import uuid
 from collections.abc import AsyncIterator
 from collections.abc import Sequence as ListOf
 from dataclasses import replace
 
-from slm.serving.batching import Batcher, QueueFull
+from slm.serving.batching import Batcher
 from slm.serving.detokenizer import IncrementalDetokenizer
 from slm.serving.errors import RequestError
+from slm.serving.model_runner import CacheTooSmall
 from slm.serving.protocol import Usage
+from slm.serving.scheduler import QueueFull
 from slm.serving.sequence import Sequence, Token
 from slm.serving.stop_sequences import StopMatcher
 from slm.serving.story_output import Piece, StoryOutput
@@ -19,8 +22,18 @@ from slm.tokenizer.byte_pair import Tokenizer
 class StoryJob:
     """Writes the stories of one request, `n` for each prompt. It must be cancelled in the end."""
 
-    def __init__(self, request: StoryRequest, tokenizer: Tokenizer, batcher: Batcher):
+    def __init__(
+        self,
+        request: StoryRequest,
+        tokenizer: Tokenizer,
+        batcher: Batcher,
+        client: str = "",  # who asks: the batch is shared out among clients
+        max_unread: int | None = None,  # tokens of a streamed story written ahead of its reader
+    ):
+        self.id = uuid.uuid4().hex
         self.request = request
+        self._client = client
+        self._max_unread = max_unread if request.stream else None
         self._batcher = batcher
         self._stream = TokenStream(every_token=request.stream or bool(request.stops))
         self._prompts: list[ReadPrompt] = []  # one for each story
@@ -49,6 +62,9 @@ class StoryJob:
                 index=index,
                 logprobs=request.logprobs,
                 prompt_logprobs=request.echo and request.logprobs is not None,
+                request_id=self.id,
+                client=self._client,
+                max_unread=self._max_unread,
             )
         )
         self._prompts.append(prompt)
@@ -68,9 +84,12 @@ class StoryJob:
         return len(self._outputs)
 
     def start(self) -> None:
-        """Have the stories written. Raises RequestError (429) where too many wait already."""
+        """Have the stories written. Raises RequestError where too many wait already (429), or one
+        is too long for the key-value cache (400)."""
         try:
             self._batcher.submit(*self._sequences)
+        except CacheTooSmall as error:
+            raise RequestError(400, str(error), "max_tokens") from None
         except QueueFull as full:
             raise _too_many_requests(full) from None
 
@@ -87,6 +106,7 @@ class StoryJob:
                 raise _too_many_requests(update.error)
             if update.error is not None:
                 raise update.error
+            self._batcher.mark_read(self._sequences[update.index], len(update.tokens))
             for piece in self._new_pieces(update):
                 if piece.finish_reason:
                     unfinished.discard(piece.index)
@@ -101,7 +121,7 @@ class StoryJob:
         for token in update.tokens:
             output.add(token)
         if output.finish_reason:
-            self._sequences[update.index].cancel()
+            self._batcher.cancel([self._sequences[update.index]])
         piece = output.next_piece()
         return [] if piece is None else [piece]
 
@@ -113,8 +133,7 @@ class StoryJob:
 
     def cancel(self) -> None:
         """Write no more."""
-        for sequence in self._sequences:
-            sequence.cancel()
+        self._batcher.cancel(self._sequences)
 
 
 class ReadPrompt:
