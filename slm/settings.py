@@ -137,14 +137,29 @@ class FineTuneConfig:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What one request may ask for, and how many at once."""
+class ServerLimits:
+    """What one request to the server may ask for, and how many are served at once."""
 
     stories: int = 32  # written at the same time; and asked for in one request
     waiting: int = 64  # that may wait for their turn
     prompt: int = 20_000  # characters of one prompt
     tokens: int = 2_000  # new ones of one story
     body: int = 1_000_000  # bytes of a request
+    cache_megabytes: float = 2_000.0  # of the key-value cache, which grows with use
+    unread: int = 256  # tokens of a streamed story that are written ahead of a slow reader
+    header_seconds: float = 10.0  # in which a request's headers must have come
+    body_seconds: float = 30.0  # in which its body must have come
+    read_seconds: float = 30.0  # in which a client must read on, once what is unread fills buffers
+    idle_seconds: float = 5.0  # that a connection may rest between two requests
+
+    def __post_init__(self):
+        check(self, "stories", "tokens", "body", "unread", whole=True, low=1)
+        check(self, "waiting", "prompt", whole=True, low=0)
+        check(self, "cache_megabytes", "header_seconds", "body_seconds")
+        check(self, "read_seconds", "idle_seconds")
+
+
+Limits = ServerLimits  # its earlier name
 
 
 # One dial: each preset is a budget and what fits it. Any field may be given directly instead.

@@ -1,204 +1,234 @@
-"""Many stories at once, which come and go as they please (optional): continuous batching (Yu et al.
-2022, Orca) in its simplest form. One thread decodes; stories join between two tokens."""
+"""Continuous batching (Yu et al. 2022, Orca): many sequences are written at once, and each joins
+or leaves the batch between two decode steps, whenever it comes or ends."""
 
+import math
 import threading
-from collections import defaultdict, deque
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence as ListOf
+from dataclasses import replace
 
-import torch
 from torch import Tensor
 
-from slm.generation.decoder import NextTokens
-from slm.generation.sampling import draw, next_token_probabilities
-from slm.model.kv_cache import KVCache
-from slm.model.transformer import Transformer, evaluating
-from slm.settings import SamplingConfig
-
-
-class Full(Exception):
-    """No room: as many are being written as may be, and as many wait."""
-
-
-@dataclass(frozen=True)
-class Token:
-    """One more token of a story."""
-
-    id: int
-    logprob: float | None = None  # the natural logarithm of the probability that the model gave it
-    top: tuple[tuple[int, float], ...] = ()  # the likeliest, each with the same
-    reason: str | None = None  # with the last one: "stop", where it is the end of text, or "length"
-
-
-@dataclass(eq=False)
-class Story:
-    """A story that is being written. `on_token` is called for each token, `on_error` if it fails,
-    both by the thread that decodes, so that they must be quick."""
-
-    ids: list[int]  # the prompt's, after the token that begins a story; then those written
-    sampling: SamplingConfig
-    on_token: Callable[[Token], None]
-    on_error: Callable[[Exception], None] = lambda error: None
-    on_prompt: Callable[[list[Token]], None] | None = None  # given the prompt's tokens, if wanted
-    logprobs: int | None = None  # how many of the likeliest to tell; None: no probabilities
-    generator: torch.Generator = field(default_factory=torch.Generator)
-    cancelled: bool = False
-    written: int = 0
-    length: int = 0  # tokens in the cache
-
-    def cancel(self) -> None:
-        """Write no more of it. It may be called from any thread, and twice."""
-        self.cancelled = True
+from slm.model.transformer import Transformer
+from slm.serving.model_runner import ModelRunner
+from slm.serving.sampler import sample, token_with_logprobs
+from slm.serving.scheduler import QueueFull, Scheduler
+from slm.serving.sequence import Sequence, Token
 
 
 class Batcher:
-    """Writes up to `most` stories at once, and lets `waiting` more wait. Close it in the end."""
+    """Writes up to `max_batch_size` sequences at once and lets `max_waiting` more wait. One thread
+    of its own decodes; the public methods may be called from any. Close it in the end."""
 
-    def __init__(self, model: Transformer, eot_id: int, most: int = 32, waiting: int = 64):
-        self.model, self.eot_id, self.most, self.waiting = model, eot_id, most, waiting
-        self._next, self._stories, self._arrived = NextTokens(model), [], deque()
-        self._cache = KVCache(model.config, most, model.model.embed_tokens.weight)
-        self._changed, self._closing = threading.Condition(), False
+    def __init__(
+        self,
+        model: Transformer,
+        eot_id: int,
+        max_batch_size: int = 32,
+        max_waiting: int = 64,
+        max_cache_bytes: float = math.inf,
+    ):
+        self.eot_id = eot_id
+        self._runner = ModelRunner(model, max_batch_size, max_cache_bytes)
+        self._scheduler = Scheduler(max_batch_size, max_waiting)
+        self._changed = threading.Condition()  # guards the scheduler's lists, and `_closing`
+        self._closing = False
         self._thread = threading.Thread(target=self._run, name="slm-batcher", daemon=True)
         self._thread.start()
 
-    def submit(self, *stories: Story) -> None:
-        """Begin to write some stories as soon as there is room. Raises Full, and begins none, where
-        more than `waiting` would wait, or once this is closing."""
+    def submit(self, *sequences: Sequence) -> None:
+        """Write the sequences of a request as soon as it is their turn. Takes none of them, and
+        raises QueueFull where too many wait or this is closing, CacheTooSmall where one is too long
+        for the key-value cache."""
+        for sequence in sequences:
+            self._runner.check_fits(sequence.max_length(self._runner.context_length))
         with self._changed:
             if self._closing:
-                raise Full("No more stories are begun: this is closing.")
-            room = self.waiting + max(self.most - len(self._stories), 0) - len(self._arrived)
-            if len(stories) > room:
-                raise Full(f"{len(self._stories)} stories are being written and others wait.")
-            for story in stories:
-                seed = story.sampling.seed
-                story.generator.seed() if seed is None else story.generator.manual_seed(seed)
-                story.ids = list(story.ids)
-            self._arrived.extend(stories)
+                raise QueueFull("The server is closing and begins no more stories.")
+            turned_out = self._scheduler.add(sequences)
+            for sequence in turned_out:
+                sequence.cancel()
             self._changed.notify()
+        for sequence in turned_out:
+            error = QueueFull("Others wait too: the request with the most stories gives way.")
+            sequence.listener.on_error(sequence, error)
+
+    def cancel(self, sequences: ListOf[Sequence]) -> None:
+        """Write no more of some sequences."""
+        with self._changed:
+            for sequence in sequences:
+                sequence.cancel()
+            self._changed.notify()
+
+    def mark_read(self, sequence: Sequence, tokens: int) -> None:
+        """The client has taken so many tokens: a sequence that has paused for it may go on."""
+        waited_for = not sequence.has_reader
+        sequence.read += tokens
+        if waited_for and sequence.has_reader:
+            with self._changed:
+                self._changed.notify()
 
     @property
     def busy(self) -> int:
-        """How many stories are being written or wait."""
-        return len(self._stories) + len(self._arrived)
+        """How many sequences are being written or wait."""
+        return len(self._scheduler.running) + len(self._scheduler.waiting)
 
     def close(self, finish: bool = True) -> None:
-        """Stop; with `finish`, when all that was begun or waits has been written."""
+        """Stop; with `finish`, after all that has been submitted has been written."""
         with self._changed:
             self._closing = True
             if not finish:
-                for story in [*self._stories, *self._arrived]:
-                    story.cancel()
+                for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
+                    sequence.cancel()
             self._changed.notify()
         self._thread.join()
 
+    # What the thread does
+
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._stories and not self._arrived:
-                    if self._closing:
-                        return
-                    self._changed.wait()
-                room = self.most - len(self._stories)
-                new = [self._arrived.popleft() for _ in range(min(room, len(self._arrived)))]
-            for story in new:
-                if not story.cancelled:
-                    self._guard([story], self._join, story)
-            if self._stories:
-                self._guard(self._stories, self._step)
+        while self._wait_for_work():
+            while (newcomer := self._admit_next()) is not None:
+                self._join(newcomer)
+            self._step()
 
-    def _guard(self, stories: list[Story], work: Callable, *given) -> None:
-        """Whatever goes wrong ends the stories that it concerns, and never the thread."""
+    def _wait_for_work(self) -> bool:
+        """Sleep until there is something to write. False: this is closing and all is done."""
+        with self._changed:
+            while True:
+                self._drop_cancelled()
+                self._pause_unread()
+                if self._scheduler.running or self._scheduler.next():
+                    return True
+                self._runner.release()
+                if self._closing and not self._scheduler.waiting:
+                    return False
+                self._changed.wait()
+
+    def _drop_cancelled(self) -> None:
+        for sequence in [s for s in self._scheduler.running if s.cancelled]:
+            self._remove(sequence)
+        self._scheduler.waiting = [s for s in self._scheduler.waiting if not s.cancelled]
+
+    def _pause_unread(self) -> None:
+        """Take sequences out of the batch whose clients do not read what is written."""
+        for sequence in [s for s in self._scheduler.running if s.outruns_reader]:
+            self._preempt(sequence)
+
+    def _admit_next(self) -> Sequence | None:
+        """The sequence that joins the batch now. Others are taken out for it where they have more
+        than their share. None: nothing waits, or there is no room."""
+        with self._changed:
+            newcomer = self._scheduler.next()
+            if newcomer is None:
+                return None
+            while not self._has_room(newcomer):
+                preempted = self._scheduler.to_preempt(newcomer)
+                if preempted is None:
+                    return None
+                self._preempt(preempted)
+            self._scheduler.waiting.remove(newcomer)
+            return newcomer
+
+    def _has_room(self, newcomer: Sequence) -> bool:
+        batch = [*self._scheduler.running, newcomer]
+        if len(batch) > self._scheduler.max_running:
+            return False
+        return self._runner.reserve([s.max_length(self._runner.context_length) for s in batch])
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Take a sequence out of the batch for a while. What the cache holds of it is read again
+        when its turn comes."""
+        row = self._scheduler.running.index(sequence)
+        sequence.preempted_length = self._runner.lengths[row]
+        self._remove(sequence)
+        self._scheduler.waiting.insert(0, sequence)
+
+    def _join(self, sequence: Sequence) -> None:
+        """Prefill: read what there is of a sequence into a row of the cache. Of a new one, draw the
+        first token; one that was preempted goes on with the next decode step."""
         try:
-            work(*given)
-        except Exception as error:  # told to those who wait for the stories
-            for story in list(stories):
-                if story in self._stories:
-                    self._leave(story)
-                story.on_error(error)
+            if sequence.written:
+                newest = len(sequence.ids) - 1  # which the decode step reads
+                self._runner.add_row(sequence.ids[newest - sequence.preempted_length : newest])
+                self._scheduler.running.append(sequence)
+                return
+            logits = self._runner.add_row(sequence.ids)  # (T, V)
+        except Exception as error:
+            sequence.listener.on_error(sequence, error)
+            return
+        self._scheduler.running.append(sequence)
+        if sequence.prompt_logprobs:
+            self._report_prompt(sequence, logits)
+        if sequence.max_new_tokens == 0:  # only the prompt was of interest
+            self._deliver(sequence, Token(self.eot_id, finish_reason="length"))
+        else:
+            self._write([sequence], logits[-1:])
 
-    def _read(self, story: Story, row: int) -> Tensor:
-        """Read a story's newest tokens into a row of the cache: logits `(T, V)` of what follows."""
-        most = self.model.config.context_length
-        keep = story.ids[-most:] if not story.written else story.ids[-(most // 2 or 1) :]
-        cache = KVCache(self.model.config, 1, self._cache.layers[0])
-        with evaluating(self.model):
-            logits = self.model(torch.tensor([keep], device=cache.layers[0].device), cache)
-        for mine, layer in zip(self._cache.layers, cache.layers, strict=True):
-            mine[row, :, : len(keep)] = layer[0, :, : len(keep)]
-        story.length = len(keep)
-        return logits[0]
-
-    def _join(self, story: Story) -> None:
-        logits = self._read(story, len(self._stories))  # (T, V)
-        if story.on_prompt:
-            given = story.ids[-story.length :]
-            story.on_prompt([self._token(*x, story) for x in zip(given[1:], logits, strict=False)])
-        self._stories.append(story)
-        self._choose([story], logits[-1:])
-
-    def _leave(self, story: Story) -> None:
-        """Free a story's row: the last one moves there."""
-        row, last = self._stories.index(story), len(self._stories) - 1
-        if row < last:
-            length = self._stories[last].length
-            for layer in self._cache.layers:
-                layer[row, :, :length] = layer[last, :, :length]
-            self._stories[row] = self._stories[last]
-        self._stories.pop()
+    def _report_prompt(self, sequence: Sequence, logits: Tensor) -> None:
+        """Tell how likely each token of the prompt was, from the logits `(T, V)`; for the first of
+        them there is nothing before."""
+        prompt = sequence.ids[-len(logits) :]
+        tokens = [
+            token_with_logprobs(token_id, token_logits, sequence.logprobs)
+            for token_id, token_logits in zip(prompt[1:], logits[:-1], strict=True)
+        ]
+        sequence.listener.on_prompt(sequence, tokens)
 
     def _step(self) -> None:
-        """One more token for each story."""
-        for story in [story for story in self._stories if story.cancelled]:
-            self._leave(story)
-        for story in list(self._stories):
-            if story.length == self.model.config.context_length:  # as `generate` does
-                self._choose([story], self._read(story, self._stories.index(story))[-1:])
-        if not self._stories:
+        """One decode step: a token more for each sequence of the batch."""
+        running = self._scheduler.running
+        if not running:
             return
-        stories = list(self._stories)
-        device = self._cache.layers[0].device
-        ids = torch.tensor([story.ids[-1] for story in stories], device=device)
-        lengths = torch.tensor([story.length for story in stories], device=device)
-        logits = self._next(ids, lengths, self._cache.layers)  # (B, V)
-        for story in stories:
-            story.length += 1
-        self._choose(stories, logits)
+        try:
+            logits = self._runner.step([sequence.ids for sequence in running])  # (B, V)
+        except Exception as error:
+            self._fail(running, error)
+            return
+        self._write(running, logits)
 
-    def _choose(self, stories: list[Story], logits: Tensor) -> None:
-        """Draw each story's next token from its row of logits `(B, V)`, and tell it."""
-        alike = defaultdict(list)
-        for row, story in enumerate(stories):
-            own = row if story.sampling.repetition_penalty != 1 else None
-            alike[replace(story.sampling, seed=None, max_new_tokens=1), own].append(row)
-        for (sampling, own), rows in alike.items():
-            some, before = logits[rows], None
-            if own is not None:
-                ids = stories[own].ids
-                before = torch.tensor([ids[int(ids[0] == self.eot_id) :]], device=logits.device)
-            chances = next_token_probabilities(some, sampling, before)  # (rows, V)
-            drawn = [
-                int(draw(chances[i : i + 1], stories[row].generator)) for i, row in enumerate(rows)
-            ]
-            for i, (row, new) in enumerate(zip(rows, drawn, strict=True)):
-                self._tell(stories[row], new, some[i])
+    def _write(self, sequences: ListOf[Sequence], logits: Tensor) -> None:
+        """Write the next token of each sequence, drawn from its row of logits `(B, V)`."""
+        sequences = list(sequences)
+        try:
+            drawn = sample(sequences, logits, self.eot_id)
+        except Exception as error:
+            self._fail(sequences, error)
+            return
+        for sequence, token_id, row_logits in zip(sequences, drawn, logits, strict=True):
+            sequence.ids.append(token_id)
+            sequence.written += 1
+            token = token_with_logprobs(token_id, row_logits, sequence.logprobs)
+            self._deliver(sequence, replace(token, finish_reason=self._finish_reason(sequence)))
 
-    def _tell(self, story: Story, new: int, logits: Tensor) -> None:
-        story.ids.append(new)
-        story.written += 1
-        ended, cut = new == self.eot_id, story.written >= story.sampling.max_new_tokens
-        if ended or cut:
-            self._leave(story)
-        reason = "stop" if ended else "length" if cut else None
-        # What goes wrong with one who is told is nobody else's concern.
-        told = replace(self._token(new, logits, story), reason=reason)
-        self._guard([story], story.on_token, told)
+    def _finish_reason(self, sequence: Sequence) -> str | None:
+        if sequence.ids[-1] == self.eot_id:
+            return "stop"
+        if sequence.written >= sequence.max_new_tokens:
+            return "length"
+        return None
 
-    def _token(self, new: int, logits: Tensor, story: Story) -> Token:
-        if story.logprobs is None:
-            return Token(new)
-        logprobs = logits.float().log_softmax(-1)
-        likeliest = logprobs.topk(story.logprobs)
-        top = zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
-        return Token(new, logprobs[new].item(), tuple(top))
+    def _deliver(self, sequence: Sequence, token: Token) -> None:
+        """Hand a token to those who asked for it; the last one frees its sequence's row. What goes
+        wrong with one listener is no other's concern."""
+        if token.finish_reason:
+            self._remove(sequence)
+        try:
+            sequence.listener.on_token(sequence, token)
+        except Exception as error:
+            self._fail([sequence], error)
+
+    def _fail(self, sequences: ListOf[Sequence], error: Exception) -> None:
+        """End some sequences with an error. The thread goes on with the others."""
+        for sequence in list(sequences):
+            self._remove(sequence)
+            sequence.listener.on_error(sequence, error)
+
+    def _remove(self, sequence: Sequence) -> None:
+        """Take a sequence out of the batch; the last one moves to its row."""
+        running = self._scheduler.running
+        if sequence not in running:
+            return
+        row = running.index(sequence)
+        self._runner.remove_row(row)
+        last = running.pop()
+        if last is not sequence:
+            running[row] = last

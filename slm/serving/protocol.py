@@ -1,45 +1,137 @@
-"""What OpenAI's completions ask and answer, as the API's types (optional).
-See https://platform.openai.com/docs/api-reference/completions."""
+"""OpenAI's protocol: what its completions and chat completions ask and answer, as types.
+See https://platform.openai.com/docs/api-reference."""
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+MAX_INT = 2**63 - 1  # what fits 64 bits, as the settings behind these fields have it
+HARMLESS = (None, False, 0, "", [], {}, "none", "auto", {"type": "text"})  # asks for nothing
 
 
-class StreamOptions(BaseModel):
-    """What a stream tells besides the text."""
+def _refuse_unless_harmless(value: Any) -> Any:
+    if value not in HARMLESS:
+        raise PydanticCustomError("unsupported", "is not supported: leave it out")
+    return value
 
-    include_usage: StrictBool = False
+
+Int = Annotated[StrictInt, Field(le=MAX_INT)]
+Float = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Unsupported = Annotated[Any, AfterValidator(_refuse_unless_harmless)]
+Ignored = Any  # a field that changes nothing about a story
 
 
-class CompletionRequest(BaseModel):
-    """A request for stories. Beyond OpenAI's fields: `top_k`, `min_p`, `repetition_penalty`."""
+class ApiRequest(BaseModel):
+    """A request's body. In each field, null means the default; unknown fields are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=False)
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_means_default(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None or name not in cls.model_fields
+        }
+
+
+class StreamOptions(ApiRequest):
+    """What a stream reports besides the text."""
+
+    include_usage: StrictBool | None = False
+    include_obfuscation: Ignored = None
+
+
+class SamplingFields(ApiRequest):
+    """How a story is written. Beyond OpenAI's fields: `top_k`, `min_p`, `repetition_penalty`."""
 
     model: StrictStr | None = Field(None, description="see /v1/models; default: the one there is")
-    prompt: StrictStr | list[StrictStr] = Field("", description="how a story begins, or several")
-    max_tokens: StrictInt | None = Field(None, ge=0, description="new tokens of a story; else 400")
-    temperature: float = Field(0.8, ge=0, le=5, strict=True, allow_inf_nan=False)
-    top_p: float = Field(1.0, ge=0, le=1, strict=True, allow_inf_nan=False)
-    top_k: StrictInt | None = Field(None, ge=1)
-    min_p: float | None = Field(0.05, ge=0, le=1, strict=True, allow_inf_nan=False)
-    repetition_penalty: float = Field(1.0, ge=0.01, le=10, strict=True, allow_inf_nan=False)
-    n: StrictInt = Field(1, ge=1, description="stories for each prompt")
-    best_of: StrictInt | None = Field(None, description="as `n`, or left out")
-    seed: StrictInt | None = Field(None, ge=0, lt=2**62)
+    max_tokens: Int | None = Field(None, ge=0, description="new tokens of a story; default: 400")
+    temperature: Float | None = Field(0.8, ge=0, le=5)
+    top_p: Float | None = Field(1.0, ge=0, le=1)
+    top_k: Int | None = Field(None, ge=1)
+    min_p: Float | None = Field(0.05, ge=0, le=1)
+    repetition_penalty: Float | None = Field(1.0, ge=0.01, le=10)
+    n: Int | None = Field(1, ge=1, description="stories for each prompt")
+    seed: Int | None = Field(None, ge=0, lt=2**62)
     stop: StrictStr | list[StrictStr] | None = Field(None, description="texts to stop before")
     stream: StrictBool | None = False
     stream_options: StreamOptions | None = None
-    logprobs: StrictInt | None = Field(None, ge=0, le=20)
-    echo: StrictBool | None = False
-    presence_penalty: float | None = Field(0.0, ge=0, le=0, description="0: there is none")
-    frequency_penalty: float | None = Field(0.0, ge=0, le=0, description="0: there is none")
-    logit_bias: dict[str, float] | None = Field(None, max_length=0, description="empty")
-    suffix: StrictStr | None = Field(None, max_length=0, description="empty")
+    presence_penalty: Unsupported = None
+    frequency_penalty: Unsupported = None
+    logit_bias: Unsupported = None
     user: StrictStr | None = None
 
 
+class CompletionRequest(SamplingFields):
+    """A request for stories that begin with a prompt."""
+
+    prompt: StrictStr | list[StrictStr] | list[Int] | list[list[Int]] | None = Field(
+        "", description="how a story begins, as text or as token ids; or a list of such"
+    )
+    best_of: Int | None = Field(None, description="as `n`, or left out")
+    logprobs: Int | None = Field(None, ge=0, le=20, description="likeliest tokens to report")
+    echo: StrictBool | None = Field(False, description="begin the answer with the prompt")
+    suffix: Unsupported = None
+
+
+class ChatContentPart(BaseModel):
+    """A part of a message: only text can be read."""
+
+    type: Literal["text"]
+    text: StrictStr
+
+
+class ChatMessage(BaseModel):
+    """A message of a chat. Fields besides these are ignored."""
+
+    role: StrictStr
+    content: StrictStr | list[ChatContentPart] | None = None
+
+
+class ChatCompletionRequest(SamplingFields):
+    """A request in the form of a chat. The last user message is how the story begins."""
+
+    messages: list[ChatMessage]
+    max_completion_tokens: Int | None = Field(None, ge=0, description="newer name of max_tokens")
+    logprobs: Unsupported = None
+    top_logprobs: Unsupported = None
+    tools: Unsupported = None
+    tool_choice: Unsupported = None
+    functions: Unsupported = None
+    function_call: Unsupported = None
+    response_format: Unsupported = None
+    audio: Unsupported = None
+    web_search_options: Unsupported = None
+    metadata: Ignored = None
+    modalities: Ignored = None
+    parallel_tool_calls: Ignored = None
+    prediction: Ignored = None
+    prompt_cache_key: Ignored = None
+    prompt_cache_retention: Ignored = None
+    reasoning_effort: Ignored = None
+    safety_identifier: Ignored = None
+    service_tier: Ignored = None
+    store: Ignored = None
+    verbosity: Ignored = None
+
+
 class Logprobs(BaseModel):
-    """The probabilities of a story's tokens, and where each begins in the text."""
+    """The log-probabilities of a story's tokens, and where each begins in the text. None: the model
+    gave none, since the token is the first or lies further back than the context reaches."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
@@ -65,7 +157,7 @@ class Usage(BaseModel):
 
 
 class Completion(BaseModel):
-    """The answer to a request."""
+    """The answer to a request for completions, or one event of its stream."""
 
     id: str
     object: str = "text_completion"
@@ -73,3 +165,96 @@ class Completion(BaseModel):
     model: str
     choices: list[Choice]
     usage: Usage | None = None
+
+
+class ChatAnswer(BaseModel):
+    """The assistant's message: how the story goes on."""
+
+    role: str = "assistant"
+    content: str
+    refusal: str | None = None
+
+
+class ChatChoice(BaseModel):
+    """One story."""
+
+    message: ChatAnswer
+    index: int
+    logprobs: None = None
+    finish_reason: str | None
+
+
+class ChatCompletion(BaseModel):
+    """The answer to a request for chat completions."""
+
+    id: str
+    object: str = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage | None = None
+
+
+class ChatDelta(BaseModel):
+    """What a stream adds to a message."""
+
+    role: str | None = None
+    content: str | None = None
+
+
+class ChatChunkChoice(BaseModel):
+    """The next piece of one story."""
+
+    delta: ChatDelta
+    index: int
+    logprobs: None = None
+    finish_reason: str | None
+
+
+class ChatCompletionChunk(BaseModel):
+    """One event of a stream of chat completions."""
+
+    id: str
+    object: str = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChatChunkChoice]
+    usage: Usage | None = None
+
+
+class ModelCard(BaseModel):
+    """A model that can be asked."""
+
+    id: str
+    object: str = "model"
+    created: int
+    owned_by: str = "slm"
+
+
+class ModelList(BaseModel):
+    """All models: there is one."""
+
+    object: str = "list"
+    data: list[ModelCard]
+
+
+class Health(BaseModel):
+    """Whether the server works, and how many stories are being written or wait."""
+
+    status: str
+    stories: int
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong: one sentence, and the field at fault."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorResponse(BaseModel):
+    """The answer to a request that failed."""
+
+    error: ErrorDetail

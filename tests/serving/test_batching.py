@@ -1,6 +1,4 @@
 import threading
-import time
-from queue import Queue
 
 import pytest
 import torch
@@ -8,7 +6,8 @@ import torch
 from slm.generation.decoder import NextTokens
 from slm.generation.text_generation import generate_tokens
 from slm.model.kv_cache import KVCache
-from slm.serving.batching import Batcher, Full, Story
+from slm.serving.batching import Batcher, QueueFull
+from slm.serving.sequence import Sequence
 from slm.settings import SamplingConfig
 from tests.reference import same, some_ids
 
@@ -28,25 +27,44 @@ def batcher(random_model):
         some.close(finish=False)
 
 
+class Recorder:
+    """Keeps what it is told of one sequence."""
+
+    def __init__(self):
+        self.prompt, self.tokens, self.errors = [], [], []
+        self.began, self.ended = threading.Event(), threading.Event()
+
+    def on_prompt(self, sequence, tokens):
+        self.prompt = tokens
+
+    def on_token(self, sequence, token):
+        self.tokens.append(token)
+        self.began.set()
+        if token.finish_reason:
+            self.ended.set()
+
+    def on_error(self, sequence, error):
+        self.errors.append(error)
+        self.ended.set()
+
+    def wait(self):
+        assert self.ended.wait(60)
+        if self.errors:
+            raise self.errors[0]
+        return self.tokens
+
+
+def sequence(ids, recorder=None, *, max_new_tokens=400, more=None, **settings):
+    sampling = SamplingConfig(**settings)
+    return Sequence(ids, sampling, recorder or Recorder(), max_new_tokens, **(more or {}))
+
+
 def write(batcher, *requests):
     """Have stories written, all at once; the tokens of each."""
-    ended, tokens = Queue(), [[] for _ in requests]
-
-    def submit(place, ids, settings, more):
-        def on_token(token):
-            tokens[place].append(token)
-            if token.reason:
-                ended.put(place)
-
-        batcher.submit(Story(ids, SamplingConfig(**settings), on_token, ended.put, **more))
-
-    for place, (ids, settings, *more) in enumerate(requests):
-        submit(place, ids, settings, *(more or [{}]))
-    for _ in requests:
-        failed = ended.get(timeout=60)
-        if isinstance(failed, Exception):
-            raise failed
-    return tokens
+    recorders = [Recorder() for _ in requests]
+    for (ids, settings), recorder in zip(requests, recorders, strict=True):
+        batcher.submit(sequence(ids, recorder, **settings))
+    return [recorder.wait() for recorder in recorders]
 
 
 def alone(model, ids, settings):
@@ -89,11 +107,11 @@ def test_each_story_is_written_as_it_would_be_alone(settings, most, batcher, ran
     requests = [
         (ids, settings | {"max_new_tokens": n}) for ids, n in zip(PROMPTS, counts, strict=True)
     ]
-    for (ids, how), tokens in zip(requests, write(batcher(model, most=most), *requests)):
+    for (ids, how), tokens in zip(requests, write(batcher(model, max_batch_size=most), *requests)):
         expected = alone(model, ids, how)
         assert [token.id for token in tokens] == expected
-        assert tokens[-1].reason == ("stop" if expected[-1] == 279 else "length")
-        assert all(token.reason is None for token in tokens[:-1])
+        assert tokens[-1].finish_reason == ("stop" if expected[-1] == 279 else "length")
+        assert all(token.finish_reason is None for token in tokens[:-1])
 
 
 def test_stories_with_different_settings_do_not_disturb_each_other(batcher, random_model):
@@ -102,7 +120,7 @@ def test_stories_with_different_settings_do_not_disturb_each_other(batcher, rand
     requests = [
         ([279, 5], how | {"max_new_tokens": 10 + 3 * i}) for i, how in enumerate(settings * 3)
     ]
-    for (ids, how), tokens in zip(requests, write(batcher(model, most=5), *requests)):
+    for (ids, how), tokens in zip(requests, write(batcher(model, max_batch_size=5), *requests)):
         assert [token.id for token in tokens] == alone(model, ids, how)
 
 
@@ -115,44 +133,52 @@ def test_a_prompt_longer_than_the_context_is_read_from_its_end(batcher, random_m
 
 @torch.no_grad()
 def test_probabilities_are_those_of_the_model(batcher, random_model):
-    model, said = random_model(), []
-    more = {"logprobs": 3, "on_prompt": said.extend}
-    [tokens] = write(batcher(model), ([279, 5, 6], {"seed": 0, "max_new_tokens": 4}, more))
+    model, recorder = random_model(), Recorder()
+    more = {"logprobs": 3, "prompt_logprobs": True}
+    batcher(model).submit(sequence([279, 5, 6], recorder, seed=0, max_new_tokens=4, more=more))
+    tokens = recorder.wait()
     ids = [279, 5, 6, *(token.id for token in tokens)]
     logprobs = model(torch.tensor([ids]))[0].log_softmax(-1)
-    for place, token in enumerate([*said, *tokens], start=1):
+    for place, token in enumerate([*recorder.prompt, *tokens], start=1):
         assert token.id == ids[place]
         assert token.logprob == pytest.approx(logprobs[place - 1, token.id].item(), abs=1e-3)
         values, likeliest = logprobs[place - 1].topk(3)
-        assert [i for i, _ in token.top] == likeliest.tolist()
-        assert [p for _, p in token.top] == pytest.approx(values.tolist(), abs=1e-3)
+        assert [i for i, _ in token.top_logprobs] == likeliest.tolist()
+        assert [p for _, p in token.top_logprobs] == pytest.approx(values.tolist(), abs=1e-3)
+
+
+def test_a_sequence_of_no_new_tokens_ends_after_its_prompt(batcher, random_model):
+    recorder = Recorder()
+    more = {"logprobs": 0, "prompt_logprobs": True}
+    batcher(random_model()).submit(sequence([279, 5, 6], recorder, max_new_tokens=0, more=more))
+    [last] = recorder.wait()
+    assert last.finish_reason == "length"
+    assert [token.id for token in recorder.prompt] == [5, 6]
 
 
 def test_a_cancelled_story_stops_at_once_and_makes_room(batcher, random_model):
-    one, told, seen = batcher(random_model(), most=1), threading.Event(), []
-    long = Story([279], SamplingConfig(max_new_tokens=10**6, seed=0), lambda token: told.set())
+    one, recorder = batcher(random_model(), max_batch_size=1), Recorder()
     one.eot_id = -1  # so that it never ends by itself
+    long = sequence([279], recorder, max_new_tokens=10**6)
     one.submit(long)
-    assert told.wait(30)
+    assert recorder.began.wait(30)
     long.cancel()
     write(one, ([279], {"max_new_tokens": 3, "seed": 0}))
-    seen.append(one.busy)
-    assert seen == [0]
+    assert one.busy == 0
 
 
 def test_where_too_many_wait_the_next_is_turned_away(batcher, random_model):
-    full = batcher(random_model(), most=1, waiting=2)
+    full = batcher(random_model(), max_batch_size=1, max_waiting=2)
     full.eot_id = -1
-    forever = SamplingConfig(max_new_tokens=10**6)
-    began = threading.Event()
-    full.submit(Story([279], forever, lambda token: began.set()))
-    assert began.wait(30)
-    with pytest.raises(Full):
-        full.submit(*(Story([279], forever, print) for _ in range(3)))
+    recorder = Recorder()
+    full.submit(sequence([279], recorder, max_new_tokens=10**6))
+    assert recorder.began.wait(30)
+    with pytest.raises(QueueFull):
+        full.submit(*(sequence([279], max_new_tokens=10**6) for _ in range(3)))
     assert full.busy == 1  # none of the three
-    full.submit(*(Story([279], forever, lambda token: None) for _ in range(2)))
-    with pytest.raises(Full):
-        full.submit(Story([279], forever, print))
+    full.submit(*(sequence([279], max_new_tokens=10**6) for _ in range(2)))
+    with pytest.raises(QueueFull):
+        full.submit(sequence([279], max_new_tokens=10**6))
 
 
 def test_an_error_ends_the_stories_it_concerns_and_not_the_thread(batcher, random_model):
@@ -163,35 +189,38 @@ def test_an_error_ends_the_stories_it_concerns_and_not_the_thread(batcher, rando
     assert [token.id for token in write(some, ([279, 5], good))[0]] == alone(model, [279, 5], good)
 
 
-def test_one_who_cannot_be_told_does_not_disturb_the_others(batcher, random_model):
-    model, failed = random_model(), []
-    some = batcher(model)
+def test_a_listener_that_fails_does_not_disturb_the_others(batcher, random_model):
+    class Failing(Recorder):
+        def on_token(self, sequence, token):
+            raise RuntimeError("nobody is there")
 
-    def refuse(token):
-        raise RuntimeError("nobody is there")
-
-    how = {"temperature": 0, "max_new_tokens": 30}
-    some.submit(*(Story([279, 5], SamplingConfig(**how), refuse, failed.append) for _ in range(2)))
+    model = random_model()
+    some, how = batcher(model), {"temperature": 0, "max_new_tokens": 30}
+    failing = [Failing(), Failing()]
+    some.submit(*(sequence([279, 5], recorder, **how) for recorder in failing))
     [tokens] = write(some, ([279, 5], how))
     assert [token.id for token in tokens] == alone(model, [279, 5], how)
-    assert [str(error) for error in failed] == ["nobody is there"] * 2
+    for recorder in failing:
+        with pytest.raises(RuntimeError, match="nobody is there"):
+            recorder.wait()
     assert some.busy == 0
 
 
 def test_closing_finishes_what_was_begun_and_begins_nothing_more(random_model):
-    some, tokens = Batcher(random_model(), -1, most=2), []
+    some, recorder = Batcher(random_model(), -1, max_batch_size=2), Recorder()
     for _ in range(5):
-        some.submit(Story([279], SamplingConfig(max_new_tokens=20), tokens.append))
+        some.submit(sequence([279], recorder, max_new_tokens=20))
     some.close()
-    assert len(tokens) == 5 * 20
-    with pytest.raises(Full, match="closing"):
-        some.submit(Story([279], SamplingConfig(), tokens.append))
+    assert len(recorder.tokens) == 5 * 20
+    with pytest.raises(QueueFull, match="closing"):
+        some.submit(sequence([279]))
 
 
 def test_closing_without_finishing_is_quick(random_model):
-    some = Batcher(random_model(), -1, most=2)
-    for _ in range(5):
-        some.submit(Story([279], SamplingConfig(max_new_tokens=10**6), lambda token: None))
-    time.sleep(0.05)
+    some = Batcher(random_model(), -1, max_batch_size=2)
+    recorders = [Recorder() for _ in range(5)]
+    some.submit(*(sequence([279], recorder, max_new_tokens=10**6) for recorder in recorders))
+    assert recorders[0].began.wait(30)
     some.close(finish=False)
-    assert not some._thread.is_alive()
+    assert some.busy == 0
+    assert all(len(recorder.tokens) < 10**6 for recorder in recorders)

@@ -1,0 +1,163 @@
+"""The server's addresses: completions, chat completions, models, health."""
+
+from dataclasses import dataclass
+from secrets import compare_digest
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel
+
+from slm.serving.batching import Batcher
+from slm.serving.errors import RequestError
+from slm.serving.protocol import (
+    ChatCompletion,
+    ChatCompletionRequest,
+    Completion,
+    CompletionRequest,
+    ErrorResponse,
+    Health,
+    ModelCard,
+    ModelList,
+)
+from slm.serving.responses import (
+    ChatFormat,
+    CompletionFormat,
+    EventStream,
+    ResponseFormat,
+    whole_answer,
+)
+from slm.serving.story_job import StoryJob
+from slm.serving.validation import StoryRequest, validate_chat, validate_completion
+from slm.settings import ServerLimits
+from slm.tokenizer.byte_pair import Tokenizer
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What the server serves, and to whom."""
+
+    name: str
+    created: int  # seconds since 1970
+    tokenizer: Tokenizer
+    limits: ServerLimits
+    api_key: str | None
+
+    def check_name(self, asked: str | None) -> None:
+        """Raise RequestError (404) where another model is asked for."""
+        if asked not in (None, self.name):
+            message = f"There is no model {asked!r}: use {self.name!r}."
+            raise RequestError(404, message, "model")
+
+    def card(self) -> ModelCard:
+        """The model in OpenAI's form."""
+        return ModelCard(id=self.name, created=self.created)
+
+
+def served_model(request: Request) -> ServedModel:
+    """The model, as a dependency."""
+    return request.app.state.served_model
+
+
+def batcher(request: Request) -> Batcher:
+    """The batcher, as a dependency."""
+    return request.app.state.batcher
+
+
+Served = Annotated[ServedModel, Depends(served_model)]
+Batch = Annotated[Batcher, Depends(batcher)]
+Credentials = Annotated[
+    HTTPAuthorizationCredentials | None,
+    Depends(HTTPBearer(auto_error=False, description="the server's API key")),
+]
+
+
+def require_api_key(served: Served, credentials: Credentials) -> None:
+    """Raise RequestError (401) where the client does not bring the API key. A dependency of all
+    addresses under /v1 where the server has a key."""
+    given = credentials.credentials if credentials else ""
+    if not compare_digest(given.encode(), served.api_key.encode()):
+        raise RequestError(
+            401,
+            "Bring the API key, as `Authorization: Bearer KEY`.",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+
+
+def error_responses(*statuses: int) -> dict[int, dict]:
+    """What the documentation says of refusals."""
+    return {status: {"model": ErrorResponse} for status in statuses}
+
+
+EVENT_STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
+REFUSALS = error_responses(400, 401, 404, 408, 413, 429, 500)
+
+public = APIRouter()
+router = APIRouter(prefix="/v1")
+
+
+@public.get("/health")
+async def health(batch: Batch) -> Health:
+    """Whether the server works, and how many stories are being written or wait."""
+    return Health(status="ok", stories=batch.busy)
+
+
+@public.head("/health", include_in_schema=False)
+async def health_head() -> Response:
+    """The same without a body, for load balancers."""
+    return Response()
+
+
+@router.get("/models", responses=error_responses(401))
+async def models(served: Served) -> ModelList:
+    """The model that can be asked."""
+    return ModelList(data=[served.card()])
+
+
+@router.get("/models/{model}", responses=error_responses(401, 404))
+async def model(model: str, served: Served) -> ModelCard:
+    """One model."""
+    served.check_name(model)
+    return served.card()
+
+
+@router.post(
+    "/completions",
+    response_model=Completion,
+    responses={**REFUSALS, 200: {"model": Completion, "content": EVENT_STREAM}},
+)
+async def completions(body: CompletionRequest, request: Request, served: Served):
+    """Write stories that begin with a prompt: all at once, or with `stream` piece by piece as
+    server-sent events."""
+    served.check_name(body.model)
+    job = new_job(validate_completion(body, served.tokenizer, served.limits), request)
+    form = CompletionFormat(job.id, served.name, served.tokenizer, body.logprobs)
+    return await respond(job, form, request)
+
+
+@router.post(
+    "/chat/completions",
+    response_model=ChatCompletion,
+    responses={**REFUSALS, 200: {"model": ChatCompletion, "content": EVENT_STREAM}},
+)
+async def chat_completions(body: ChatCompletionRequest, request: Request, served: Served):
+    """For clients that only chat: the last user message is how the story begins, and the answer is
+    how it goes on. The messages before it are not read: the model knows stories, not talks."""
+    served.check_name(body.model)
+    job = new_job(validate_chat(body, served.tokenizer, served.limits), request)
+    return await respond(job, ChatFormat(job.id, served.name), request)
+
+
+def new_job(asked: StoryRequest, request: Request) -> StoryJob:
+    """What is to be written, for the client who asks."""
+    served = served_model(request)
+    client = request.client.host if request.client else ""
+    return StoryJob(asked, served.tokenizer, batcher(request), client, served.limits.unread)
+
+
+async def respond(job: StoryJob, form: ResponseFormat, request: Request) -> Response | BaseModel:
+    """Write the stories, and answer as the client wants it."""
+    job.start()
+    if job.request.stream:
+        return EventStream(job, form)
+    return await whole_answer(job, form, request)

@@ -1,0 +1,59 @@
+"""The sampler: draws the next token of every sequence in the batch from its logits."""
+
+from collections import defaultdict
+from collections.abc import Sequence as ListOf
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from slm.generation.sampling import draw, next_token_probabilities
+from slm.serving.sequence import Sequence, Token
+from slm.settings import SamplingConfig
+
+
+def sample(sequences: ListOf[Sequence], logits: Tensor, eot_id: int) -> list[int]:
+    """The next token id of each sequence, drawn with its own generator from its row of logits
+    `(B, V)`. Rows with the same sampling parameters are worked out together."""
+    drawn = [0] * len(sequences)
+    for sampling, rows in _rows_by_sampling(sequences).items():
+        if sampling.repetition_penalty == 1:
+            probabilities = next_token_probabilities(logits[rows], sampling)  # (rows, V)
+            for row, row_probabilities in zip(rows, probabilities.split(1), strict=True):
+                drawn[row] = int(draw(row_probabilities, sequences[row].generator))
+        else:  # each row has its own earlier tokens
+            for row in rows:
+                previous = _penalized_ids(sequences[row], eot_id, logits.device)
+                probabilities = next_token_probabilities(
+                    logits[row : row + 1], sampling, previous
+                )  # (1, V)
+                drawn[row] = int(draw(probabilities, sequences[row].generator))
+    return drawn
+
+
+def token_with_logprobs(token_id: int, logits: Tensor, top: int | None) -> Token:
+    """A token with its log-probability and those of the `top` likeliest, from the logits `(V,)` it
+    was drawn from; with None, without any."""
+    if top is None:
+        return Token(token_id)
+    logprobs = logits.float().log_softmax(-1)  # (V,)
+    likeliest = logprobs.topk(top)
+    pairs = zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
+    return Token(token_id, logprobs[token_id].item(), tuple(pairs))
+
+
+def _rows_by_sampling(sequences: ListOf[Sequence]) -> dict[SamplingConfig, list[int]]:
+    """The rows that share their sampling parameters. Seed and length make no difference here."""
+    rows = defaultdict(list)
+    for row, sequence in enumerate(sequences):
+        rows[replace(sequence.sampling, seed=None, max_new_tokens=1)].append(row)
+    return rows
+
+
+def _penalized_ids(sequence: Sequence, eot_id: int, device: torch.device) -> Tensor:
+    """The ids `(1, S)` that the repetition penalty makes less likely: not the one that begins the
+    story, since that would put off its end."""
+    ids = sequence.ids
+    if ids[0] == eot_id:
+        ids = ids[1:]
+    return torch.tensor([ids], device=device)
