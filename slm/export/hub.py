@@ -4,18 +4,24 @@ from pathlib import Path
 
 from slm.export.model_card import model_card
 
+PRIVATE_FILES = ["training.safetensors"]  # the state of a run: nobody else can use it
+
 
 def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
     """Upload a saved model to the Hugging Face hub as `name`, "you/your-model", with a model card
-    where it has none; give its address. Log in first: `hf auth login`. The run's state for going on
-    with training stays here. Raises what huggingface_hub raises, as without a login."""
+    where it has none; return its address.
+
+    Log in first: `hf auth login`. The state that resumes training is not uploaded. Raises
+    FileNotFoundError without a model, and what huggingface_hub raises, as without a login."""
     from huggingface_hub import HfApi
 
-    api = HfApi()
-    if not (Path(folder) / "config.json").is_file():
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"There is no model at {folder}: name a folder that holds one.")
-    if not (Path(folder) / "README.md").exists():
-        model_card(folder, title=name.rpartition("/")[2])
+    if not (folder / "README.md").exists():
+        title = name.rpartition("/")[2]
+        model_card(folder, title=title)
+    api = HfApi()
     address = api.create_repo(name, private=private, exist_ok=True)
-    api.upload_folder(folder_path=folder, repo_id=name, ignore_patterns=["training.safetensors"])
+    api.upload_folder(folder_path=folder, repo_id=name, ignore_patterns=PRIVATE_FILES)
     return str(address)

@@ -42,22 +42,36 @@ of its training text.
 
 
 def model_card(folder: str | Path, title: str | None = None, training: str | None = None) -> Path:
-    """Write the README.md of a saved model, as the hub shows it: what it is, how it was trained
-    (from the run's `history.json`, where there is one, or in words of your own), and its limits."""
+    """Write the README.md of a saved model, as the hub shows it, and return its path.
+
+    It says what the model is, how it was trained (from the run's `history.json`, where there is
+    one, or in words of your own), and its limits. Raises what `load_model` raises."""
     folder = Path(folder)
     model, _ = load_model(folder)
-    if training is None and (folder / "history.json").exists():
-        history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
-        last, scores = history["steps"][-1], history["evaluations"]
-        training = f"{last['step']:,} steps over {last['tokens']:,} tokens, in "
-        training += f"{last['seconds'] / 60:,.0f} minutes."
-        if scores:
-            bits, nats = scores[-1]["bits_per_byte"], scores[-1]["nats_per_token"]
-            training += (
-                f" On validation stories: {bits:.3f} bits per byte, {nats:.3f} nats a token."
-            )
-    facts = vars(model.config) | {"parameters": sum(x.numel() for x in model.parameters())}
-    facts |= {"title": title or folder.resolve().name, "folder": folder.resolve().name}
-    text = CARD.format(**facts, training=training or "Not recorded.")
+    folder_name = folder.resolve().name
+    text = CARD.format(
+        **vars(model.config),
+        title=title or folder_name,
+        folder=folder_name,
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        training=training or _training(folder / "history.json") or "Not recorded.",
+    )
     write(folder / "README.md", text.encode())
     return folder / "README.md"
+
+
+def _training(path: Path) -> str | None:
+    """How a run went, in a sentence or two; None where there is no history of it."""
+    if not path.exists():
+        return None
+    history = json.loads(path.read_text(encoding="utf-8"))
+    last_step = history["steps"][-1]
+    minutes = last_step["seconds"] / 60
+    size = f"{last_step['step']:,} steps over {last_step['tokens']:,} tokens"
+    text = f"{size}, in {minutes:,.0f} minutes."
+    if history["evaluations"]:
+        score = history["evaluations"][-1]
+        bits = f"{score['bits_per_byte']:.3f} bits per byte"
+        nats = f"{score['nats_per_token']:.3f} nats a token"
+        text += f" On validation stories: {bits}, {nats}."
+    return text

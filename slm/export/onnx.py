@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slm.checkpoint.loading import load_model
-from slm.export.requirements import not_quantized
+from slm.export.requirements import missing_library, require_unquantized
 from slm.model.transformer import Transformer
 
 
@@ -39,49 +39,63 @@ class _WithCache(nn.Module):
 
 
 def export_onnx(folder: str | Path, file: str | Path, *, int8: bool = False) -> Path:
-    """Write a saved model as one ONNX file, which a browser or a phone can run; give its path.
-    It takes "ids" `(B, T)` and "past", what is known of the S tokens before them, `(L, B, 2 G, S,
-    D)`, with S = 0 at first; it gives "logits" `(B, T, V)` and "present", the next call's past.
-    With `int8`, the matrices are in 8 bits. The tokenizer is the folder's `tokenizer.json`. Raises
-    ImportError where onnx, onnxscript or (for `int8`) onnxruntime are not installed."""
+    """Write a saved model as one ONNX file, which a browser or a phone can run; return its path.
+
+    It takes "ids" `(B, T)` and "past", the keys and values of the S tokens before them, `(L, B, 2
+    G, S, D)`, with S = 0 at first; it gives "logits" `(B, T, V)` and "present", the next call's
+    past. With `int8`, the matrices are in 8 bits. The tokenizer is the folder's `tokenizer.json`.
+    Raises ImportError where onnx, onnxscript or (for `int8`) onnxruntime are not installed, and
+    ValueError for a quantized model."""
+    _import_libraries(int8)
+    model, _ = load_model(folder)
+    require_unquantized(model)
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.part")
+    try:
+        _write_onnx(model, partial)
+        if int8:
+            from onnxruntime.quantization import quantize_dynamic
+
+            quantize_dynamic(partial, file)
+        else:
+            partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+    return file
+
+
+def _import_libraries(int8: bool) -> None:
+    """Raise ImportError, with what to install, where an optional library is missing."""
     try:
         import onnx  # noqa: F401
     except ImportError:
-        mend = "pip install onnx onnxscript onnxruntime"
-        raise ImportError(f"This needs the library onnx: {mend}") from None
+        raise missing_library("onnx") from None
     try:
         import onnxscript  # noqa: F401
     except ImportError:
-        raise ImportError("This needs the library onnxscript: pip install onnxscript") from None
-    model, _ = load_model(folder)
-    config, file = not_quantized(model).config, Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    whole = file.with_name(f".{file.name}.part")
-    ids = torch.zeros(2, 3, dtype=torch.int64)
+        raise missing_library("onnxscript") from None
+    if int8:
+        try:
+            import onnxruntime.quantization  # noqa: F401
+        except ImportError:
+            raise missing_library("onnxruntime") from None
+
+
+def _write_onnx(model: Transformer, file: Path) -> None:
+    """Trace the model with example inputs; rows, new tokens and past tokens may vary in number."""
+    config = model.config
+    ids = torch.zeros(2, 3, dtype=torch.int64)  # (B, T)
     past = torch.zeros(config.n_layers, 2, 2 * config.n_kv_heads, 4, config.head_dim)
-    dims = {name: torch.export.Dim(name) for name in ("rows", "new", "read")}
-    shapes = {0: dims["rows"], 1: dims["new"]}, {1: dims["rows"], 3: dims["read"]}
-    try:
-        torch.onnx.export(
-            _WithCache(model).eval(),
-            (ids, past),
-            whole,
-            input_names=["ids", "past"],
-            output_names=["logits", "present"],
-            dynamic_shapes=shapes,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-        if int8:
-            try:
-                from onnxruntime.quantization import quantize_dynamic
-            except ImportError:
-                mend = "pip install onnxruntime"
-                raise ImportError(f"This needs the library onnxruntime: {mend}") from None
-            quantize_dynamic(whole, file)
-        else:
-            whole.replace(file)
-    finally:
-        whole.unlink(missing_ok=True)
-    return file
+    rows, new, read = (torch.export.Dim(name) for name in ("rows", "new", "read"))
+    torch.onnx.export(
+        _WithCache(model).eval(),
+        (ids, past),
+        file,
+        input_names=["ids", "past"],
+        output_names=["logits", "present"],
+        dynamic_shapes=({0: rows, 1: new}, {1: rows, 3: read}),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )

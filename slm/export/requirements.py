@@ -1,10 +1,14 @@
-"""What an export asks of a model."""
+"""What an export needs: weights that are not quantized, and optional libraries."""
 
 from slm.model.transformer import Transformer
 
 
-def not_quantized(model: Transformer) -> Transformer:
-    """The model, unless it is quantized: then ValueError."""
+def require_unquantized(model: Transformer) -> None:
+    """Raise ValueError for a quantized model."""
     if hasattr(model, "quantization"):
         raise ValueError("A quantized model cannot be exported: export the one it was made from.")
-    return model
+
+
+def missing_library(name: str) -> ImportError:
+    """The error to raise where an optional library is not installed."""
+    return ImportError(f"This needs the library {name}: pip install {name}")

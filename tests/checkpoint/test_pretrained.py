@@ -17,7 +17,7 @@ import slm
 from slm.checkpoint import hub as hub_models
 from slm.checkpoint.hub import fetch_model
 from slm.stories.practice import practice_stories
-from slm.tokenizer.pretrained import ForeignTokenizer
+from slm.tokenizer.pretrained import PretrainedTokenizer
 
 TEXTS = ["", "Once upon a time", "It's  2 o'clock!", "日本語 😀 é", "\n\n a\tb "]
 
@@ -78,7 +78,7 @@ def test_a_model_with_one_table_may_bring_it_twice(folder, tmp_path, random_mode
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_ids_and_texts_are_those_of_transformers(folder, text):
-    theirs, ours = AutoTokenizer.from_pretrained(folder), ForeignTokenizer(folder)
+    theirs, ours = AutoTokenizer.from_pretrained(folder), PretrainedTokenizer(folder)
     ids = theirs(text, add_special_tokens=False)["input_ids"]
     assert ours.encode(text) == ids
     assert ours.decode(ids) == theirs.decode(ids)
@@ -88,7 +88,7 @@ def test_ids_and_texts_are_those_of_transformers(folder, text):
 
 
 def test_no_piece_of_a_stream_holds_half_a_character(folder):
-    ours = ForeignTokenizer(folder)
+    ours = PretrainedTokenizer(folder)
     pieces = list(ours.decode_stream(ours.encode("日本語 😀 é")))
     assert not any("\ufffd" in piece for piece in pieces)
 
@@ -155,7 +155,7 @@ def test_a_name_is_looked_for_on_the_hub(hub, folder, monkeypatch, tmp_path):
 
 def test_too_large_a_model_and_one_in_other_files_are_refused(hub):
     api, _, file = hub
-    api.files = [file("model.safetensors", hub_models.LARGEST + 1)]
+    api.files = [file("model.safetensors", hub_models.MAX_BYTES + 1)]
     with pytest.raises(ValueError, match=r"2\.0 GB of weights"):
         fetch_model("somebody/large")
     api.files = [file("pytorch_model.bin", 10)]
