@@ -101,7 +101,11 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How the next token is chosen; ValueError, by name, for a value that makes no sense."""
+    """How the next token is chosen.
+
+    Raises:
+        ValueError: for a value that makes no sense; it names the field.
+    """
 
     max_new_tokens: int = 400  # the story is cut off after so many
     temperature: float = 0.8  # below 1 plays safe, above 1 takes risks; 0: always the likeliest
@@ -121,7 +125,11 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class FineTuneConfig:
-    """How to fine-tune. Raises ValueError, naming the field, for values that make no sense."""
+    """How to fine-tune.
+
+    Raises:
+        ValueError: for a value that makes no sense; it names the field.
+    """
 
     epochs: int = 20  # how often your stories are read, at most
     patience: int = 3  # epochs without a better score on those held out, after which it stops
