@@ -46,40 +46,40 @@ _ANALYSIS = {
 def __getattr__(name: str):
     """Import a public name when it is first used, so that `slm --help` need not load PyTorch."""
     if name in ("ModelConfig", "TrainConfig", "SamplingConfig"):
-        from slm import settings as home
+        from slm import settings as module
     elif name == "load_stories":
-        from slm import stories as home
+        from slm import stories as module
     elif name in ("load_tokenizer", "train_tokenizer"):
-        from slm import tokenizer as home
+        from slm import tokenizer as module
     elif name == "Transformer":
-        from slm import model as home
+        from slm import model as module
     elif name == "train":
-        from slm import training as home
+        from slm import training as module
     elif name == "evaluate":
-        from slm import evaluation as home
+        from slm import evaluation as module
     elif name in ("generate", "stream"):
-        from slm import generation as home
+        from slm import generation as module
     elif name in ("load_model", "save_model"):
-        from slm import checkpoint as home
+        from slm import checkpoint as module
     elif name in _ANALYSIS:
-        from slm import analysis as home
+        from slm import analysis as module
     elif name == "finetune":
-        from slm import finetuning as home
+        from slm import finetuning as module
     elif name == "quantize":
-        from slm import quantization as home
+        from slm import quantization as module
     elif name in ("export_gguf", "export_onnx", "model_card", "push_to_hub"):
-        from slm import export as home
+        from slm import export as module
     elif name == "model":
-        import slm.model as home
+        import slm.model as module
 
-        return home
+        return module
     elif name == "plots":
-        import slm.plots as home
+        import slm.plots as module
 
-        return home
+        return module
     else:
         raise AttributeError(f"module 'slm' has no attribute {name!r}")
-    return getattr(home, name)
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

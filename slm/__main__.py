@@ -2,6 +2,6 @@
 
 import sys
 
-from slm.cli.commands import main
+from slm.cli.main import main
 
 sys.exit(main())

@@ -1,14 +1,20 @@
 """Every setting there is: of the model, training, sampling, fine-tuning and the server.
 
 Settings are small frozen dataclasses; a wrong value is refused in a sentence that
-names the field."""
+names the field. The command line makes an option of each field, with the comment beside it as
+its line of help."""
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from slm.utils.validation import check, check_choice, split_settings
 
 BUDGETS = ("steps", "tokens", "minutes", "schedule")
+Preset = Literal["tiny", "small", "full"]
+Optimizer = Literal["muon", "adamw"]
+Precision = Literal["auto", "bfloat16", "float16", "float32"]
+Device = Literal["auto", "cuda", "mps", "cpu"]
 
 
 @dataclass(frozen=True)
@@ -61,15 +67,15 @@ class TrainConfig:
     schedule: tuple[float, ...] | None = None  # the learning rate of each step, to replay a run
     batch_size: int = 12  # rows of context_length tokens read at once
     grad_accumulation: int = 1  # batches read for one step
-    optimizer: str = "muon"  # for the matrices: "muon", or "adamw" as for all the rest
-    learning_rate: float = 0.01  # the peak
+    optimizer: Optimizer = "muon"  # of the matrices; all other weights have AdamW
+    learning_rate: float = 0.01  # the highest, reached after the warm-up
     warmup: float = 0.03  # share of the run in which the learning rate rises to its peak
     final_learning_rate: float = 0.0  # where it falls to by the end, as a share of the peak
     weight_decay: float = 0.1  # share of a matrix, times the learning rate, taken off each step
     grad_clip: float = 1.0  # longest gradient that is used at full length
-    precision: str = "auto"  # "bfloat16", "float16", "float32", or the fastest that there is
-    device: str = "auto"  # "cuda", "mps", "cpu", or the first of these that there is
-    compile: bool | str = "auto"  # torch.compile; "auto": on a GPU, where it soon pays off
+    precision: Precision = "auto"  # of the matrix products; auto: the fastest the hardware has
+    device: Device = "auto"  # auto: the first of the others that there is
+    compile: bool | Literal["auto"] = "auto"  # torch.compile; auto: only on a GPU
     evaluations: int = 10  # how often, evenly over the run, it is measured, sampled and kept
     evaluation_stories: int = 100  # validation stories measured each time
     seed: int = 0  # of the weights, the order of the stories and dropout
@@ -85,17 +91,21 @@ class TrainConfig:
         check(self, "minutes", "learning_rate", "grad_clip")
         check(self, "warmup", "final_learning_rate", "weight_decay", "distillation", low=0, high=1)
         check(self, "seed", whole=True, low=0)
-        check_choice("optimizer", self.optimizer, "muon", "adamw")
-        check_choice("precision", self.precision, "auto", "bfloat16", "float16", "float32")
+        check_choice("optimizer", self.optimizer, *get_args(Optimizer))
+        check_choice("precision", self.precision, *get_args(Precision))
         check_choice("compile", self.compile, True, False, "auto")
-        check_choice("device", self.device, "auto", "cuda", "mps", "cpu")
+        check_choice("device", self.device, *get_args(Device))
         if self.schedule == () or not all(0 <= rate < math.inf for rate in self.schedule or ()):
             raise ValueError("schedule must hold a learning rate of 0 or more for each step.")
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How the next token is chosen; ValueError, by name, for a value that makes no sense."""
+    """How the next token is chosen.
+
+    Raises:
+        ValueError: for a value that makes no sense; it names the field.
+    """
 
     max_new_tokens: int = 400  # the story is cut off after so many
     temperature: float = 0.8  # below 1 plays safe, above 1 takes risks; 0: always the likeliest
@@ -115,16 +125,20 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class FineTuneConfig:
-    """How to fine-tune. Raises ValueError, naming the field, for values that make no sense."""
+    """How to fine-tune.
+
+    Raises:
+        ValueError: for a value that makes no sense; it names the field.
+    """
 
     epochs: int = 20  # how often your stories are read, at most
     patience: int = 3  # epochs without a better score on those held out, after which it stops
-    learning_rate: float = 0.001  # the peak
+    learning_rate: float = 0.001  # the highest, reached after the warm-up
     replay: float = 0.25  # share of each batch from ordinary stories, against forgetting
     held_out: float = 0.1  # share of your stories that it is measured by
     batch_size: int = 8  # rows of context_length tokens
     lora_rank: int | None = None  # of the two narrow matrices beside each; None: train all weights
-    device: str = "auto"
+    device: Device = "auto"  # auto: the first of the others that there is
     seed: int = 0  # of what is held out, the order and dropout
 
     def __post_init__(self):

@@ -1,6 +1,7 @@
-"""The scores to beat: models that only count which token follows which (optional)."""
+"""The scores to beat: n-gram models, which only count which token follows which."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,11 +12,13 @@ from slm.tokenizer.byte_pair import Tokenizer
 
 
 class NGram:
-    """Predicts a token from the `n - 1` before it, by how often they were seen together: with n = 2
-    a bigram, with n = 3 a trigram model. Where that was rare, it backs off to fewer tokens, by
-    interpolated Kneser-Ney smoothing (Kneser & Ney 1995; Chen & Goodman 1999): `discount` is taken
-    from every count, and what that frees is given out by the model of one token less. Of that
-    model, the counts are not how often a token was seen, but after how many different ones.
+    """An n-gram model: it predicts a token from the `n - 1` before it, by how often they came
+    together. With n = 2 it is a bigram model, with n = 3 a trigram model.
+
+    Where they came together seldom, it relies on fewer tokens before, by interpolated Kneser-Ney
+    smoothing (Kneser & Ney 1995; Chen & Goodman 1999): `discount` is taken off every count, and the
+    probability that this frees is distributed as the model of one token less says. That model does
+    not count how often a token came, but after how many different tokens.
     Raises ValueError without a story, or for an `n` or a `discount` that makes no sense."""
 
     def __init__(
@@ -25,59 +28,102 @@ class NGram:
             raise ValueError(f"n must be 1, 2, 3 or 4, not {n!r}.")
         if not 0 < discount < 1:
             raise ValueError(f"discount must be between 0 and 1, not {discount!r}.")
-        self.tokenizer, self.n, self.discount, self.tables = tokenizer, n, discount, []
-        V, keys = tokenizer.vocab_size, self._keys(self._grams(pack(stories, tokenizer)))
-        keys, counts = np.unique(keys, return_counts=True)
-        for length in range(n, 0, -1):
-            contexts, which = np.unique(keys // V, return_inverse=True)
-            seen, kinds = np.bincount(which, counts), np.bincount(which)  # in all, and how many
-            self.tables.insert(0, (keys, counts, contexts, seen, kinds))
-            keys, counts = np.unique(keys % V ** (length - 1), return_counts=True)
+        self.tokenizer = tokenizer
+        self.n = n
+        self.discount = discount
+        self.counts = self._count(pack(stories, tokenizer))
+
+    def _count(self, ids: np.ndarray) -> list["_Counts"]:
+        """The counts of all grams of 1, 2, ... n tokens, as Kneser-Ney smoothing wants them."""
+        V = self.tokenizer.vocab_size
+        grams, counts = np.unique(self._keys(self._grams(ids)), return_counts=True)
+        by_length = []
+        for length in range(self.n, 0, -1):
+            by_length.append(_Counts.of(grams, counts, V))
+            # Without its first token a gram is one of the next shorter length. Each *different*
+            # gram that ends in it counts once.
+            shorter = grams % V ** (length - 1)
+            grams, counts = np.unique(shorter, return_counts=True)
+        return by_length[::-1]
 
     def _grams(self, ids: np.ndarray) -> np.ndarray:
-        """Each token after the first with the `n - 1` before it, `(N, n)`. Of the story before its
-        own none sees anything: there, all are ends of text."""
+        """Each token after the first with the `n - 1` before it, `(N, n)`. No token sees anything
+        of the story before its own: in its place stand end-of-text tokens."""
         eot = self.tokenizer.eot_id
-        ids = np.concatenate([np.full(max(self.n - 2, 0), eot), ids])
-        rows = np.lib.stride_tricks.sliding_window_view(ids[self.n == 1 :], self.n).astype(np.int64)
-        for place in range(self.n - 2, 0, -1):
-            rows[rows[:, place] == eot, place - 1] = eot
-        return rows
+        padding = np.full(max(self.n - 2, 0), eot)
+        padded = np.concatenate([padding, ids])
+        if self.n == 1:
+            padded = padded[1:]
+        windows = np.lib.stride_tricks.sliding_window_view(padded, self.n)
+        grams = windows.astype(np.int64)  # (N, n), a copy that can be written to
+        # From right to left: whatever stands before an end of text becomes one too.
+        for column in range(self.n - 2, 0, -1):
+            is_end = grams[:, column] == eot
+            grams[is_end, column - 1] = eot
+        return grams
 
     def _keys(self, grams: np.ndarray) -> np.ndarray:
-        """One number for each row of ids `(N, length)`: its digits in the base of V."""
-        powers = self.tokenizer.vocab_size ** np.arange(grams.shape[1])[::-1]
-        return grams @ powers  # (N,)
+        """One integer for each row of ids `(N, length)`: its digits in the base of V, `(N,)`."""
+        length = grams.shape[1]
+        powers = self.tokenizer.vocab_size ** np.arange(length)[::-1]
+        return grams @ powers
 
     def probability(self, grams: np.ndarray) -> np.ndarray:
-        """Of the last id of each row `(N, n)`, after the others in it: `(N,)`."""
+        """The probability of the last id of each row `(N, n)`, given the others in it: `(N,)`."""
         V = self.tokenizer.vocab_size
-        chance = np.full(len(grams), 1 / V)
-        for length, (keys, counts, contexts, seen, kinds) in enumerate(self.tables, 1):
-            key = self._keys(grams[:, self.n - length :])
-            count = _find(keys, key, counts)
-            seen, kinds = (_find(contexts, key // V, values) for values in (seen, kinds))
-            spread = (np.maximum(count - self.discount, 0) + self.discount * kinds * chance) / (
-                np.maximum(seen, 1)
-            )
-            chance = np.where(seen > 0, spread, chance)
-        return chance
+        probability = np.full(len(grams), 1 / V)  # before anything is counted, all are alike
+        for length, counts in enumerate(self.counts, 1):
+            keys = self._keys(grams[:, self.n - length :])
+            contexts = keys // V
+            count = _find(counts.grams, keys, counts.gram_counts)
+            total = _find(counts.contexts, contexts, counts.context_counts)
+            different = _find(counts.contexts, contexts, counts.different_tokens)
+            discounted = np.maximum(count - self.discount, 0)
+            freed = self.discount * different
+            smoothed = (discounted + freed * probability) / np.maximum(total, 1)
+            # A context that never came says nothing: the shorter one decides alone.
+            probability = np.where(total > 0, smoothed, probability)
+        return probability
 
     def next_token_probabilities(self, ids: Sequence[int]) -> np.ndarray:
         """Of every token after `ids`, which begin with the end of text: `(V,)`."""
-        last = self._grams(np.array([*ids, 0]))[-1]
-        grams = np.tile(last, (self.tokenizer.vocab_size, 1))  # (V, n)
-        grams[:, -1] = np.arange(self.tokenizer.vocab_size)
+        V = self.tokenizer.vocab_size
+        last = self._grams(np.array([*ids, 0]))[-1]  # (n,), the 0 to be replaced by each token
+        grams = np.tile(last, (V, 1))  # (V, n)
+        grams[:, -1] = np.arange(V)
         return self.probability(grams)
 
     def evaluate(self, stories: Sequence[str]) -> Evaluation:
         """As `slm.evaluate` measures a transformer: the same tokens of the same stories."""
         if not stories or isinstance(stories, str):
             raise ValueError("There are no stories to evaluate on: give a list of at least one.")
-        encode, eot = self.tokenizer.encode, self.tokenizer.eot_id
-        grams = [self._grams(np.array([eot, *encode(story), eot])) for story in stories]
-        nats = torch.from_numpy(-np.log(self.probability(np.concatenate(grams))))
-        return summarize(nats.split([len(rows) for rows in grams]), stories)
+        eot = self.tokenizer.eot_id
+        grams = []
+        for story in stories:
+            ids = [eot, *self.tokenizer.encode(story), eot]
+            grams.append(self._grams(np.array(ids)))
+        lengths = [len(rows) for rows in grams]
+        nats = -np.log(self.probability(np.concatenate(grams)))
+        return summarize(torch.from_numpy(nats).split(lengths), stories)
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """How often grams of one length came, and the contexts in them: all but their last token. Grams
+    and contexts are integers, sorted, so that they can be searched."""
+
+    grams: np.ndarray
+    gram_counts: np.ndarray
+    contexts: np.ndarray
+    context_counts: np.ndarray  # the sum over all tokens that came after it
+    different_tokens: np.ndarray  # and how many different ones these were
+
+    @classmethod
+    def of(cls, grams: np.ndarray, gram_counts: np.ndarray, vocab_size: int) -> "_Counts":
+        contexts, index = np.unique(grams // vocab_size, return_inverse=True)
+        context_counts = np.bincount(index, gram_counts)
+        different_tokens = np.bincount(index)
+        return cls(grams, gram_counts, contexts, context_counts, different_tokens)
 
 
 def _find(keys: np.ndarray, wanted: np.ndarray, values: np.ndarray) -> np.ndarray:

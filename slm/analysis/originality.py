@@ -1,8 +1,7 @@
-"""Does it repeat itself, does it copy? Measured in words, whatever the tokenizer (optional)."""
+"""Does it repeat itself, does it copy? Measured in words, whatever the tokenizer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 
@@ -10,20 +9,29 @@ import numpy as np
 def distinct(stories: Sequence[str], n: int = 3) -> float:
     """The share of all runs of `n` words that are different ones (distinct-n, Li et al. 2016,
     arXiv:1510.03055). More stories give a lower share: compare sets of one size."""
-    runs = [run for story in stories for run in _runs(story, n)]
-    return len(set(runs)) / max(len(runs), 1)
+    runs = []
+    for story in stories:
+        runs.extend(_runs(story, n))
+    if not runs:
+        return 0.0
+    return len(set(runs)) / len(runs)
 
 
 def repetition(stories: Sequence[str], n: int = 4) -> float:
     """The share of runs of `n` words that have occurred before in the same story, as a mean over
     the stories (seq-rep-n, Welleck et al. 2019, arXiv:1908.04319)."""
-    shares = [1 - len(set(runs)) / len(runs) for story in stories if (runs := _runs(story, n))]
+    shares = []
+    for story in stories:
+        runs = _runs(story, n)
+        if runs:
+            shares.append(1 - len(set(runs)) / len(runs))
     return float(np.mean(shares)) if shares else 0.0
 
 
 def _runs(story: str, n: int) -> list[tuple[str, ...]]:
+    """All runs of `n` words of a story, those that overlap too."""
     words = story.split()
-    return [*zip(*(words[i:] for i in range(n)))]
+    return [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
 
 
 @dataclass(frozen=True)
@@ -45,61 +53,99 @@ def longest_copies(
     stories: Sequence[str], training: Sequence[str], *, most: int = 1024
 ) -> list[Copy]:
     """For each story its longest run of words, of up to `most`, that stands in one of the training
-    stories: words are what white space divides. Real stories which are not in the training text
-    tell how much of this is natural.
+    stories. Words are what white space divides. Held-out stories, which are not in the training
+    text either, show how much of this is natural.
 
-    All texts become one row of numbers, and runs of 2, 4, 8, ... words get a number each, in the
-    order of the alphabet, from the numbers of their halves (Manber & Myers 1993, suffix arrays). In
-    this order, what has the most in common with a run stands beside it. Raises ValueError without
-    stories on either side."""
+    All texts, one after the other, become one array of word numbers, and its *suffix array* is
+    made (Manber & Myers 1993): all places in the text, sorted by what follows from there on, as in
+    a dictionary. The run that has the most words in common with the one at a place stands next to
+    it in this order, so that it need not be searched for.
+    Raises ValueError without stories on either side."""
     if not stories or not training or isinstance(stories, str) or isinstance(training, str):
         raise ValueError("Give a list of stories, and the list of those that were trained on.")
-    split = [text.split() for text in chain(training, stories)]
-    numbers = {word: i for i, word in enumerate(dict.fromkeys(chain.from_iterable(split)))}
-    # Between two texts stands a number of its own, so that no run goes from one into the next.
-    ends = range(len(numbers), len(numbers) + len(split))
-    row = np.fromiter(
-        chain.from_iterable((*map(numbers.get, words), end) for words, end in zip(split, ends)),
-        np.int64,
-    )
-    sizes = np.array([len(words) for words in split])
-    starts = np.cumsum(sizes + 1) - sizes - 1  # of each text in the row
-    first = starts[len(training)]  # here the training text ends
-    longest = min(most, sizes[len(training) :].max(initial=1))
-    levels = [np.unique(row, return_inverse=True)[1]]
-    while 2 ** (len(levels) - 1) < longest and levels[-1].max() < len(row) - 1:
-        half = 2 ** (len(levels) - 1)
-        second = np.append(levels[-1][half:], np.full(min(half, len(row)), -1))[: len(row)] + 1
-        levels.append(np.unique(levels[-1] * (len(row) + 1) + second, return_inverse=True)[1])
+    split = [text.split() for text in (*training, *stories)]
+    lengths = np.array([len(words) for words in split])
+    text = _number_words(split)
+    starts = np.cumsum(lengths + 1) - lengths - 1  # of each text; + 1 is what stands between two
+    training_end = starts[len(training)]
+    longest_story = int(lengths[len(training) :].max(initial=1))
 
-    order = np.argsort(levels[-1], kind="stable")  # ties: the training text comes first
-    trained, places = order < first, np.arange(len(order))
-    before = np.maximum.accumulate(np.where(trained, places, -1))
-    after = np.minimum.accumulate(np.where(trained, places, len(order))[::-1])[::-1]
-    common = np.zeros(len(row), np.int64)
-    for beside in (before, after):
-        ours = ~trained & (beside >= 0) & (beside < len(order))
-        mine, other = order[ours], order[beside[ours]]
-        common[mine] = np.maximum(common[mine], _in_common(levels, mine, other))
+    ranks = _rank_runs(text, min(most, longest_story))
+    in_common = _longest_match_with_training(ranks, training_end)
 
     copies = []
-    for words, start, size in zip(split, starts, sizes):
-        if start < first:
-            continue
-        at = int(common[start : start + size].argmax()) if size else 0
-        length = int(min(common[start + at], most)) if size else 0
-        copies.append(Copy(at, length, int(size), " ".join(words[at : at + length])))
+    for words, start in zip(split[len(training) :], starts[len(training) :]):
+        if words:
+            matches = in_common[start : start + len(words)]
+            best = int(matches.argmax())
+            length = min(int(matches[best]), most)
+        else:
+            best = 0
+            length = 0
+        copies.append(Copy(best, length, len(words), " ".join(words[best : best + length])))
     return copies
 
 
-def _in_common(levels: list[np.ndarray], a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How many words the runs that begin at the places `a` and `b` have in common."""
+def _number_words(texts: Sequence[Sequence[str]]) -> np.ndarray:
+    """All texts as one array of integers, one for each different word. After each text stands an
+    integer of its own, so that no run goes on from one text into the next."""
+    numbers = {}
+    for words in texts:
+        for word in words:
+            numbers.setdefault(word, len(numbers))
+    row = []
+    for index, words in enumerate(texts):
+        row.extend(numbers[word] for word in words)
+        row.append(len(numbers) + index)
+    return np.array(row, dtype=np.int64)
+
+
+def _rank_runs(text: np.ndarray, longest: int) -> list[np.ndarray]:
+    """For runs of 1, 2, 4, 8, ... words, up to `longest` or more: the rank, in sorted order, of the
+    run that begins at each place. Equal runs have equal ranks. Each list of ranks follows from
+    the one before: a run of 2 k words is the pair of the ranks of its two halves."""
+    size = len(text)
+    ranks = [np.unique(text, return_inverse=True)[1]]
+    length = 1
+    while length < longest and ranks[-1].max() < size - 1:  # at size - 1 all runs are different
+        first_half = ranks[-1]
+        second_half = np.full(size, -1)  # beyond the end there is nothing, and that comes first
+        second_half[: max(size - length, 0)] = first_half[length:]
+        pairs = first_half * (size + 1) + second_half + 1
+        ranks.append(np.unique(pairs, return_inverse=True)[1])
+        length *= 2
+    return ranks
+
+
+def _longest_match_with_training(ranks: list[np.ndarray], training_end: int) -> np.ndarray:
+    """For each place from `training_end` on: how many words the run there has in common with the
+    training run that matches it longest, which is the nearest before or after it in the order."""
+    size = len(ranks[0])
+    order = np.argsort(ranks[-1], kind="stable")  # the suffix array; of equal runs, training first
+    is_training = order < training_end
+    positions = np.arange(size)
+    nearest_before = np.maximum.accumulate(np.where(is_training, positions, -1))
+    nearest_after = np.minimum.accumulate(np.where(is_training, positions, size)[::-1])[::-1]
+    in_common = np.zeros(size, np.int64)
+    for nearest in (nearest_before, nearest_after):
+        compared = ~is_training & (nearest >= 0) & (nearest < size)
+        places = order[compared]
+        training_places = order[nearest[compared]]
+        matches = _words_in_common(ranks, places, training_places)
+        in_common[places] = np.maximum(in_common[places], matches)
+    return in_common
+
+
+def _words_in_common(ranks: list[np.ndarray], a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """How many words the runs that begin at the places `a` and `b` have in common: the longest
+    runs are compared first, and where they are equal, what follows them."""
+    size = len(ranks[0])
     length = np.zeros(len(a), np.int64)
-    last = len(levels[0]) - 1
-    for level in reversed(range(len(levels))):
-        x, y = a + length, b + length
-        same = (levels[level][x.clip(max=last)] == levels[level][y.clip(max=last)]) & (
-            np.maximum(x, y) <= last
-        )
-        length += same * 2**level
+    for level in reversed(range(len(ranks))):
+        next_a = a + length
+        next_b = b + length
+        inside = (next_a < size) & (next_b < size)
+        rank_a = ranks[level][next_a.clip(max=size - 1)]
+        rank_b = ranks[level][next_b.clip(max=size - 1)]
+        length += (inside & (rank_a == rank_b)) * 2**level
     return length

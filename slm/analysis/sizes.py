@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,36 +15,72 @@ from slm.model.transformer import Transformer
 from slm.settings import SamplingConfig
 from slm.tokenizer.byte_pair import Tokenizer
 
+HEADER = ("", "on disk", "in memory", "bits per byte", "", "tokens/s", "")
+
+
+@dataclass(frozen=True)
+class _Size:
+    """What one model takes and gives."""
+
+    disk_megabytes: float
+    memory_megabytes: float
+    bits_per_byte: float
+    tokens_per_second: float
+
 
 def size_table(models: dict[str, Transformer], tokenizer: Tokenizer, stories: Sequence[str]) -> str:
     """What each of some models by name takes and gives, as a table to print: megabytes on disk and
-    in memory, bits per byte on stories, and tokens a second of one story, each beside those of the
-    first. It takes some seconds for each."""
-    head = ("", "on disk", "in memory", "bits per byte", "", "tokens/s", "")
-    rows, base = [head], None
-    for name, model in models.items():
-        with TemporaryDirectory() as folder:
-            save_model(folder, model, tokenizer)
-            size = (Path(folder) / "model.safetensors").stat().st_size / 1e6
-        memory = sum(value.nbytes for value in model.state_dict().values()) / 1e6
-        bits, speed = evaluate(model, tokenizer, stories).bits_per_byte, _speed(model, tokenizer)
-        base = base or (size, bits, speed)
-        change, times = f"{bits / base[1] - 1:+.2%}", f"{speed / base[2]:.2f} times"
-        shares = (f"{size:.2f} MB, {size / base[0]:.0%}", f"{memory:.2f} MB")
-        rows.append((name, *shares, f"{bits:.4f}", change, f"{speed:,.0f}", times))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        first, *others = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join([first.strip().ljust(widths[0]), *others]))
-    return "\n".join(lines)
+    in memory, bits per byte on stories, and tokens a second of one story, each compared with the
+    first model's. It takes some seconds for each."""
+    sizes = {name: _measure(model, tokenizer, stories) for name, model in models.items()}
+    rows = [HEADER]
+    for name, size in sizes.items():
+        first = next(iter(sizes.values()))
+        disk_share = size.disk_megabytes / first.disk_megabytes
+        change = size.bits_per_byte / first.bits_per_byte - 1
+        speed_up = size.tokens_per_second / first.tokens_per_second
+        rows.append(
+            (
+                name,
+                f"{size.disk_megabytes:.2f} MB, {disk_share:.0%}",
+                f"{size.memory_megabytes:.2f} MB",
+                f"{size.bits_per_byte:.4f}",
+                f"{change:+.2%}",
+                f"{size.tokens_per_second:,.0f}",
+                f"{speed_up:.2f} times",
+            )
+        )
+    return _align(rows)
 
 
-def _speed(model: Transformer, tokenizer: Tokenizer, new_tokens: int = 200) -> float:
-    """Tokens a second of one story, the likeliest each time: the best of three."""
-    sampling, seconds = SamplingConfig(max_new_tokens=new_tokens, temperature=0), []
+def _measure(model: Transformer, tokenizer: Tokenizer, stories: Sequence[str]) -> _Size:
+    with TemporaryDirectory() as folder:
+        save_model(folder, model, tokenizer)
+        disk_bytes = (Path(folder) / "model.safetensors").stat().st_size
+    memory_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
+    score = evaluate(model, tokenizer, stories)
+    tokens_per_second = _measure_speed(model, tokenizer)
+    return _Size(disk_bytes / 1e6, memory_bytes / 1e6, score.bits_per_byte, tokens_per_second)
+
+
+def _measure_speed(model: Transformer, tokenizer: Tokenizer, new_tokens: int = 200) -> float:
+    """Tokens a second of one story, greedy: the best of three."""
+    sampling = SamplingConfig(max_new_tokens=new_tokens, temperature=0)
+    prompt = torch.tensor([[tokenizer.bos_id]])
+    seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        list(generate_tokens(model, torch.tensor([[tokenizer.bos_id]]), sampling, eot_id=-1))
+        list(generate_tokens(model, prompt, sampling, eot_id=-1))  # -1: no token ends it early
         seconds.append(time.perf_counter() - start)
     return new_tokens / min(seconds)
+
+
+def _align(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines: the first column to the left, the others to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
+        lines.append("  ".join(cells))
+    return "\n".join(lines)

@@ -5,7 +5,7 @@ import torch
 
 from slm import story_report
 from slm.analysis.openings import OPENINGS
-from slm.analysis.report import hardest_words, write_many
+from slm.analysis.report_measurements import hardest_words, sample_stories
 from slm.stories.cleaning import Cleaning, Stories
 from slm.stories.practice import practice_stories
 from slm.tokenizer.training import train_tokenizer
@@ -72,14 +72,14 @@ def test_a_tokenizer_of_another_model_is_refused(random_model, stories, tmp_path
 
 def test_the_share_that_stops_is_the_share_of_rows_with_an_end(random_model, tokenizer):
     model = random_model()
-    stories, share = write_many(model, tokenizer, 6, max_new_tokens=3, seed=0)
+    stories, share = sample_stories(model, tokenizer, 6, max_new_tokens=3, seed=0)
     assert len(stories) == 6 and share == 0
     model.register_forward_hook(
         lambda module, given, logits: logits.index_fill(
             -1, torch.tensor([tokenizer.eot_id]), 1000.0
         )
     )
-    assert write_many(model, tokenizer, 6, max_new_tokens=3, seed=0) == ([""] * 6, 1.0)
+    assert sample_stories(model, tokenizer, 6, max_new_tokens=3, seed=0) == ([""] * 6, 1.0)
 
 
 def test_hardest_words_adds_up_the_tokens_of_a_word(tokenizer):

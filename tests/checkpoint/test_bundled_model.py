@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import slm
-from slm.analysis.report import write_many
+from slm.analysis.report_measurements import sample_stories
 from slm.stories.files import read_stories
 
 BOX = Path(slm.__file__).parent / "assets" / "stories"
@@ -38,7 +38,7 @@ def test_it_predicts_stories_that_nobody_has_seen(writer):
 
 
 def test_its_stories_end_by_themselves_and_are_of_words(writer):
-    stories, stopped = write_many(*writer, 40, temperature=0.8, max_new_tokens=400, seed=0)
+    stories, stopped = sample_stories(*writer, 40, temperature=0.8, max_new_tokens=400, seed=0)
     assert stopped >= 0.9
     assert sum(story.rstrip()[-1:] in '.!?"' for story in stories) >= 36
     common = set(" ".join(stories).lower().split())

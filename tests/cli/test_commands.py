@@ -1,24 +1,12 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import slm
-from slm.cli.commands import main, parser, value
-from slm.stories.practice import practice_stories
+from slm.cli.main import main
 
-SMALL = "--d_model 32 --n_layers 1 --context_length 32 --batch_size 2 --evaluation_stories 2"
-
-
-@pytest.fixture
-def stories(tmp_path, monkeypatch) -> str:
-    monkeypatch.chdir(tmp_path)
-    text = "\n<|endoftext|>\n".join(practice_stories(30))
-    (tmp_path / "mine.txt").write_text(text, encoding="utf-8")
-    return "mine.txt"
+SMALL = "--d-model 32 --n-layers 1 --context-length 32 --batch-size 2 --evaluation-stories 2"
 
 
 def test_train_trains_and_says_where_the_model_is(stories, capsys):
@@ -29,29 +17,8 @@ def test_train_trains_and_says_where_the_model_is(stories, capsys):
     assert model.config.d_model == 32
 
 
-def test_every_field_of_the_configurations_is_an_option():
-    options = vars(parser().parse_args(["train", "--n_kv_heads", "2", "--learning_rate", "1e-3"]))
-    assert (options["n_kv_heads"], options["learning_rate"]) == (2, 0.001)
-    assert "dropout" not in options  # what is not given is left to the preset
-
-
-@pytest.mark.parametrize(
-    ("text", "meaning"),
-    [("3", 3), ("0.5", 0.5), ("true", True), ("False", False), ("none", None), ("muon", "muon")],
-)
-def test_what_a_settings_text_means(text, meaning):
-    assert value(text) == meaning
-    assert type(value(text)) is type(meaning)
-
-
-@pytest.fixture
-def model(stories, random_model, tokenizer) -> str:
-    slm.save_model("model", random_model(), tokenizer)
-    return "model"
-
-
 def test_generate_writes_what_the_package_writes(model, capsys):
-    words = ["generate", "Once", "--model", model, "--seed", "3", "--max_new_tokens", "9"]
+    words = ["generate", "Once", "--model", model, "--seed", "3", "--max-new-tokens", "9"]
     how = dict(seed=3, max_new_tokens=9)
     assert main(words) == 0
     one = slm.generate(*slm.load_model(model), "Once", **how)
@@ -73,7 +40,7 @@ def test_evaluate_prints_the_scores_of_the_model_and_of_those_that_count(model, 
 def test_evaluate_writes_a_report(model, stories, capsys, monkeypatch):
     calls = []
     monkeypatch.setattr(slm, "story_report", lambda *a, **k: calls.append(k) or k["file"])
-    command = f"evaluate {model} --stories {stories} --report page.html --evaluation_stories 2"
+    command = f"evaluate {model} --stories {stories} --report page.html --evaluation-stories 2"
     assert main(command.split()) == 0
     assert "Wrote page.html." in capsys.readouterr().out
     assert calls == [{"name": "model", "file": "page.html", "evaluation_stories": 2}]
@@ -82,7 +49,7 @@ def test_evaluate_writes_a_report(model, stories, capsys, monkeypatch):
 def test_finetune_keeps_a_model_and_shows_before_and_after(model, stories, capsys, monkeypatch):
     ordinary = slm.load_stories(stories)
     monkeypatch.setattr("slm.finetuning.loop.load_stories", lambda n: ordinary)
-    words = f"finetune {stories} --model {model} --folder new --epochs 1 --batch_size 2"
+    words = f"finetune {stories} --model {model} --folder new --epochs 1 --batch-size 2"
     assert main(words.split()) == 0
     told = capsys.readouterr().out
     assert "your held-out stories" in told and "The model is in new." in told
@@ -90,97 +57,81 @@ def test_finetune_keeps_a_model_and_shows_before_and_after(model, stories, capsy
 
 
 def test_quantize_keeps_a_smaller_model(model, capsys):
-    assert main(f"quantize {model} small --bits 4 --group_size 16".split()) == 0
+    assert main(f"quantize {model} small --bits 4 --group-size 16".split()) == 0
     assert "The model is in small." in capsys.readouterr().out
     assert slm.load_model("small")[0].quantization["bits"] == 4
 
 
-def test_export_goes_by_the_ending(model, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "called"),
+    [
+        ("x.gguf --type q8_0", ("export_gguf", ("model", "x.gguf", "q8_0"), {})),
+        ("x.onnx --int8", ("export_onnx", ("model", "x.onnx"), {"int8": True})),
+        ("me/mine", ("push_to_hub", ("model", "me/mine"), {})),
+    ],
+)
+def test_export_goes_by_the_ending(options, called, capsys, monkeypatch):
+    calls = []
+
+    def record(name):
+        def export(*given, **settings):
+            calls.append((name, given, settings))
+            return "the place"
+
+        return export
+
     for name in ("export_gguf", "export_onnx", "push_to_hub"):
-        told = lambda *given, name=name, **how: f"{name} {given} {how}"  # noqa: E731
-        monkeypatch.setattr(slm, name, told)
-    for words, said in (
-        ("x.gguf --type q8_0", "export_gguf ('model', 'x.gguf', 'q8_0') {}"),
-        ("x.onnx --int8", "export_onnx ('model', 'x.onnx') {'int8': True}"),
-        ("me/mine", "push_to_hub ('model', 'me/mine') {}"),
-    ):
-        assert main(f"export {model} {words}".split()) == 0
-        assert said in capsys.readouterr().out
+        monkeypatch.setattr(slm, name, record(name))
+    assert main(["export", "model", *options.split()]) == 0
+    assert calls == [called]
+    assert "the place" in capsys.readouterr().out
 
 
-def test_serve_serves_the_model_with_the_limits_given(model, capsys, monkeypatch):
+@pytest.fixture
+def served(model, monkeypatch):
+    """What `slm serve` would serve: the application, and how it is called."""
     uvicorn = pytest.importorskip("uvicorn")
     pytest.importorskip("fastapi_offline")
     calls = []
-    monkeypatch.setattr(uvicorn, "run", lambda app, **how: calls.append((app, how)))
-    assert main(f"serve {model} --port 9000 --most_tokens 7".split()) == 0
-    [(app, how)] = calls
-    assert (how["host"], how["port"]) == ("127.0.0.1", 9000)
-    assert "/v1/completions" in {route.path for route in app.routes}
+    monkeypatch.setattr(uvicorn, "run", lambda app, **settings: calls.append((app, settings)))
+    return calls
+
+
+def test_serve_serves_the_model_with_the_limits_given(model, served, capsys):
+    testclient = pytest.importorskip("starlette.testclient")
+    assert main(f"serve {model} --port 9000 --max-tokens 7".split()) == 0
+    [(app, settings)] = served
+    assert (settings["host"], settings["port"]) == ("127.0.0.1", 9000)
     assert "http://127.0.0.1:9000/docs" in capsys.readouterr().out
+    with testclient.TestClient(app) as client:
+        answer = client.post("/v1/completions", json={"prompt": "Once", "max_tokens": 8})
+        assert (answer.status_code, "at most 7" in answer.text) == (400, True)
 
 
-def test_an_interrupted_command_says_so_by_its_exit_code(model, monkeypatch):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(slm, "stream", interrupt)
-    assert main(["generate", "--model", model]) == 130
-
-
-def test_a_reader_that_has_read_enough_is_no_error(model):
-    root = str(Path(slm.__file__).parents[1])
-    command = f"{sys.executable} -m slm generate --model {model} --max_new_tokens 2000 | head -c 1"
-    run = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command],
-        env=os.environ | {"PYTHONPATH": root},
-        capture_output=True,
-        check=False,
-    )
-    assert (run.returncode, run.stderr) == (0, b"")
+@pytest.mark.parametrize("given", ["--api-key secret", "--api_key secret", "in the environment"])
+def test_serve_asks_for_the_api_key_that_was_given(given, model, served, monkeypatch):
+    testclient = pytest.importorskip("starlette.testclient")
+    if given == "in the environment":
+        monkeypatch.setenv("SLM_API_KEY", "secret")
+        given = ""
+    assert main(["serve", model, *given.split()]) == 0
+    [(app, _)] = served
+    with testclient.TestClient(app) as client:
+        assert client.get("/v1/models").status_code == 401
+        own = {"Authorization": "Bearer secret"}
+        assert client.get("/v1/models", headers=own).status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ("generate --model nowhere", "There is no model at nowhere"),
-        ("generate --model model --temperature hot", "temperature must be"),
-        ("generate --model model --n 0", "n must be"),
-        ("finetune nowhere.txt --model model --folder x", "there is no file"),
-        ("finetune mine.txt --model model --folder x --epochs 0", "epochs must be"),
-        ("quantize model x --bits 5", "bits must be"),
-        ("export model x.bin", "Give a .gguf or .onnx"),
-        ("evaluate nowhere --stories mine.txt", "There is no model at nowhere"),
-        ("evaluate model --stories nowhere.txt", "there is no file"),
-        ("train --stories nowhere.txt", "there is no file"),
-        ("train --stories mine.txt --steps 0", "steps must be"),
-        ("train --stories mine.txt --steps 5 --minutes 1", "Give one of"),
-        ("train --stories mine.txt --n_heads 3", "n_heads"),
-    ],
-)
-def test_what_is_wrong_is_said_in_a_sentence_without_a_traceback(model, capsys, words, said):
-    assert main(words.split()) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("slm: ")
-    assert said in error
-    assert "Traceback" not in error
-
-
-def test_a_misspelt_setting_is_refused(capsys):
-    with pytest.raises(SystemExit) as refused:
-        main(["train", "--learning_rat", "3"])
-    assert refused.value.code == 2
-    assert "--learning_rat" in capsys.readouterr().err
-
-
-def test_help_shows_examples(tmp_path):
-    root = str(Path(slm.__file__).parents[1])
-    command = [sys.executable, "-m", "slm", "train", "--help"]
-    run = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": root}, capture_output=True, text=True, check=True
-    )
-    assert "python -m slm train --stories" in run.stdout
-    assert "--learning_rate" in run.stdout
+def test_app_opens_the_page_for_this_computer_alone(monkeypatch):
+    bootstrap = pytest.importorskip("streamlit.web.bootstrap")
+    calls = []
+    monkeypatch.setattr(bootstrap, "load_config_options", lambda options: None)
+    monkeypatch.setattr(bootstrap, "run", lambda *given: calls.append(given))
+    assert main(["app", "--headless", "--port", "9001"]) == 0
+    [(page, _, _, options)] = calls
+    assert "streamlit" in Path(page).read_text(encoding="utf-8")
+    assert (options["server.port"], options["server.headless"]) == (9001, True)
+    assert options["server.address"] == "127.0.0.1"
 
 
 def test_the_history_that_is_kept_is_of_the_steps_asked_for(stories):

@@ -1,17 +1,13 @@
 import json
 import os
-import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from torch.distributed.run import get_args_parser
 
 import slm
-from slm.cli.commands import TRAIN, parser
 from slm.stories.practice import practice_stories
 
 # Two processes train a few steps, are stopped after the third, and one process finishes the run.
@@ -154,15 +150,3 @@ def test_the_command_line_trains_in_several_processes_and_speaks_once(tmp_path):
     assert done.stdout.count("training + ") == 1
     assert done.stdout.count("The model is in run.") == 1
     slm.load_model(tmp_path / "run")
-
-
-COMMANDS = re.findall("torchrun (.+)", (Path(ROOT) / "README.md").read_text("utf-8") + TRAIN)
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_torchrun_and_the_command_line_understand_the_commands_that_are_told(command):
-    theirs = get_args_parser().parse_args(shlex.split(command))
-    assert (theirs.module, theirs.training_script) == (True, "slm")
-    ours = parser().parse_args(theirs.training_script_args)
-    assert ours.command == "train"
-    assert "--n" not in command.split() or ours.n == 3_000_000

@@ -25,12 +25,12 @@ class Text(HTMLParser):
         self.text += data
 
 
-def test_what_the_model_thought_is_what_it_computes(random_model, tokenizer):
+def test_token_probabilities_are_the_softmax_of_the_logits(random_model, tokenizer):
     model, text = random_model(), "The cat sat"
     ids = [tokenizer.eot_id, *tokenizer.encode(text)]
     with torch.no_grad():
         chances = model(torch.tensor([ids[:-1]]))[0].softmax(-1)
-    words = explain(model, tokenizer, text, most=3)
+    words = explain(model, tokenizer, text, n_likeliest=3)
     assert "".join(word.piece for word in words) == text
     for t, word in enumerate(words):
         assert word.probability == pytest.approx(chances[t, ids[t + 1]].item(), rel=1e-4)

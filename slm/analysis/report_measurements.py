@@ -1,0 +1,159 @@
+"""What a story report shows, measured: how good a model is, how original, and what it writes."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from slm.analysis.ngram import NGram
+from slm.analysis.openings import OPENINGS
+from slm.analysis.originality import Copy, distinct, longest_copies, repetition
+from slm.evaluation import Evaluation, summarize, token_nats
+from slm.generation.text_generation import generate, generate_tokens
+from slm.model.transformer import Transformer
+from slm.settings import ModelConfig, SamplingConfig
+from slm.stories.cleaning import Stories
+from slm.tokenizer.byte_pair import Tokenizer
+
+TEMPERATURE = 0.8
+MAX_NEW_TOKENS = 400
+
+
+@dataclass(frozen=True)
+class Originality:
+    """How much a set of stories repeats itself and copies the training stories."""
+
+    stories: int
+    distinct: float  # share of all runs of 3 words that are different ones
+    repetition: float  # share of runs of 4 words that came before in the same story
+    median_copy: float  # words
+    longest_copy: int  # words
+    mostly_copied: float  # share of the stories more than half of which is one copied run
+
+    @classmethod
+    def of(cls, stories: Sequence[str], copies: Sequence[Copy]) -> "Originality":
+        """Measure some stories, of which the longest copied runs are known already."""
+        lengths = [copy.words for copy in copies]
+        return cls(
+            stories=len(stories),
+            distinct=distinct(stories),
+            repetition=repetition(stories),
+            median_copy=float(np.median(lengths)),
+            longest_copy=max(lengths),
+            mostly_copied=float(np.mean([copy.large for copy in copies])),
+        )
+
+
+@dataclass(frozen=True)
+class StoryReport:
+    """All that the page shows."""
+
+    name: str
+    config: ModelConfig
+    parameters: int
+    source: str  # where the stories come from
+    held_out_stories: int
+    scores: dict[str, Evaluation]  # the model's first, then those of the n-gram models
+    hardest_words: list[tuple[str, float, int]]
+    stopped: float  # share of the written stories that ended by themselves
+    written: Originality
+    held_out: Originality
+    continuations: list[tuple[str, Copy]]  # of each of OPENINGS, opening included
+
+
+def sample_stories(
+    model: Transformer, tokenizer: Tokenizer, n: int, **settings
+) -> tuple[list[str], float]:
+    """`n` stories without a prompt, and the share of them that ended by themselves within
+    `max_new_tokens`. `settings` are fields of `SamplingConfig`."""
+    eot = tokenizer.eot_id
+    prompts = torch.full((n, 1), eot)
+    steps = generate_tokens(model, prompts, SamplingConfig(**settings), eot)
+    rows = torch.stack(list(steps), 1).tolist()  # n rows, one column for each decode step
+    stories = []
+    ended = 0
+    for row in rows:
+        if eot in row:
+            ended += 1
+            row = row[: row.index(eot)]
+        stories.append(tokenizer.decode(row))
+    return stories, ended / n
+
+
+def hardest_words(
+    nats: Sequence[torch.Tensor], tokenizer: Tokenizer, stories: Sequence[str], least: int = 5
+) -> list[tuple[str, float, int]]:
+    """The words that the model predicts worst: each with its mean nats, those of its tokens added
+    up, and how often it came. Words that came fewer than `least` times are left out."""
+    nats_of_word = defaultdict(list)
+    for token_losses, story in zip(nats, stories, strict=True):
+        pieces = tokenizer.pieces(tokenizer.encode(story))
+        # The last loss is that of the end of the story, which has no piece.
+        for word, loss in _join_words(pieces, token_losses.tolist()[:-1]):
+            nats_of_word[word].append(loss)
+    words = []
+    for word, losses in nats_of_word.items():
+        if word[0].isalpha() and len(losses) >= least:
+            words.append((word, float(np.mean(losses)), len(losses)))
+    return sorted(words, key=lambda word: word[1], reverse=True)
+
+
+def _join_words(pieces: Sequence[str], losses: Sequence[float]) -> list[tuple[str, float]]:
+    """Tokens as words: a token that begins with a letter goes on where the one before ended with
+    one. A word's loss is the sum of its tokens'."""
+    words = []
+    for piece, loss in zip(pieces, losses, strict=True):
+        if words and piece[0].isalpha() and words[-1][0][-1].isalpha():
+            beginning, loss_so_far = words.pop()
+            words.append((beginning + piece, loss_so_far + loss))
+        else:
+            words.append((piece, loss))
+    return [(word.strip(), loss) for word, loss in words if word.strip()]
+
+
+def measure(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    stories: Stories,
+    name: str,
+    samples: int,
+    evaluation_stories: int,
+    seed: int,
+) -> StoryReport:
+    """Score the model, let it write, and compare what it writes with what it was trained on."""
+    held_out = stories.validation[:evaluation_stories]
+    nats = token_nats(model, tokenizer, held_out)
+    scores = {
+        name: summarize(nats, held_out),
+        "trigram: counting": NGram(stories.train, tokenizer, 3).evaluate(held_out),
+        "bigram: counting": NGram(stories.train, tokenizer, 2).evaluate(held_out),
+    }
+
+    sampling = {"temperature": TEMPERATURE, "max_new_tokens": MAX_NEW_TOKENS, "seed": seed}
+    written, stopped = sample_stories(model, tokenizer, samples, **sampling)
+    continuations = []
+    for opening in OPENINGS:
+        continuations.append(generate(model, tokenizer, opening.text, **sampling))
+
+    # All at once, since the training text has to be sorted for it: that takes the time.
+    real = stories.validation[:samples]
+    copies = longest_copies([*written, *real, *continuations], stories.train)
+    copies_written = copies[: len(written)]
+    copies_real = copies[len(written) : len(written) + len(real)]
+    copies_continuations = copies[len(written) + len(real) :]
+
+    return StoryReport(
+        name=name,
+        config=model.config,
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        source=stories.source,
+        held_out_stories=len(held_out),
+        scores=scores,
+        hardest_words=hardest_words(nats, tokenizer, held_out),
+        stopped=stopped,
+        written=Originality.of(written, copies_written),
+        held_out=Originality.of(real, copies_real),
+        continuations=list(zip(continuations, copies_continuations, strict=True)),
+    )
