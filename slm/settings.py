@@ -33,6 +33,8 @@ class ModelConfig:
     tie_embeddings: bool = True  # one table both reads tokens in and scores them
     dropout: float = 0.0  # share of each block's output dropped while training
 
+    rope_scaling = None  # no setting: only models of others have it (slm/model/rope_scaling.py)
+
     def __post_init__(self):
         if self.n_kv_heads is None:
             object.__setattr__(self, "n_kv_heads", self.n_heads)

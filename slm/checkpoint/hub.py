@@ -1,8 +1,10 @@
 """Models of the Hugging Face hub, downloaded once and cached."""
 
+from fnmatch import fnmatch
 from pathlib import Path
 
-FILES = ("*.json", "model.safetensors")
+WEIGHTS = ("model.safetensors", "model-?????-of-?????.safetensors")  # whole, or in shards
+FILES = ("*.json", *WEIGHTS)
 MAX_BYTES = 2_000_000_000  # of weights: a larger model would not be small
 
 
@@ -33,10 +35,13 @@ def _check_size(name: str) -> None:
     from huggingface_hub import HfApi
 
     files = HfApi().model_info(name, files_metadata=True).siblings
-    sizes = {file.rfilename: file.size or 0 for file in files}
-    if "model.safetensors" not in sizes:
-        raise ValueError(f"{name} has no model.safetensors: only models in one such file load.")
-    size = sizes["model.safetensors"]
-    if size > MAX_BYTES:
+    sizes = [file.size or 0 for file in files if _is_weights(file.rfilename)]
+    if not sizes:
+        raise ValueError(f"{name} has no safetensors: models in other kinds of files do not load.")
+    if sum(sizes) > MAX_BYTES:
         limit = f"at most {MAX_BYTES / 1e9:.0f} are loaded"
-        raise ValueError(f"{name} has {size / 1e9:.1f} GB of weights: {limit}.")
+        raise ValueError(f"{name} has {sum(sizes) / 1e9:.1f} GB of weights: {limit}.")
+
+
+def _is_weights(file_name: str) -> bool:
+    return any(fnmatch(file_name, pattern) for pattern in WEIGHTS)

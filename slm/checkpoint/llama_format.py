@@ -1,10 +1,15 @@
-"""config.json as Hugging Face's Llama has it, and what our settings are called there."""
+"""A Hugging Face Llama's files: what stands in config.json, and which tensors there are.
+
+A model that loads must compute what transformers computes. So every key of a config.json is either
+understood, or known to change nothing, or a reason to refuse the model."""
 
 import torch
 
+from slm.model.rope_scaling import LinearScaling, Llama3Scaling, ScaledModelConfig
 from slm.model.transformer import Transformer
 from slm.settings import ModelConfig
 from slm.tokenizer.byte_pair import Tokenizer
+from slm.tokenizer.pretrained import PretrainedTokenizer
 
 # Fields of ModelConfig, and the keys of config.json that hold them. Llama has no dropout.
 LLAMA_NAMES = {
@@ -21,27 +26,117 @@ LLAMA_NAMES = {
     "dropout": "slm_dropout",
 }
 
-# What is the same in every model that this package can compute.
-REQUIRED = {
-    "model_type": "llama",
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "mlp_bias": False,
-    "rope_type": "default",
-}
-
-# What transformers assumes where config.json says nothing.
+# What transformers assumes where config.json says nothing, for keys that are understood.
 DEFAULTS = {
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "mlp_bias": False,
-    "rope_type": "default",
-    "rope_theta": 10_000.0,
     "num_key_value_heads": None,
     "rms_norm_eps": 1e-6,
     "tie_word_embeddings": False,
     "slm_dropout": 0.0,
 }
+ROPE_THETA = 10_000.0
+
+# Keys that would change what is computed, and the values that leave a plain Llama. A missing key or
+# null is one of these too.
+PLAIN_VALUES = {
+    "hidden_act": ("silu", "swish"),
+    "attention_bias": (False,),
+    "mlp_bias": (False,),
+    "partial_rotary_factor": (1,),
+    "rope_interleaved": (False,),
+    "sliding_window": (),
+    "use_sliding_window": (False,),
+    "quantization_config": (),
+    "is_decoder": (True, False),
+    "is_encoder_decoder": (False,),
+    "add_cross_attention": (False,),
+    "cross_attention_hidden_size": (),
+    "pruned_heads": ({},),
+    "architectures": (["LlamaForCausalLM"], ["LLaMAForCausalLM"]),
+}
+
+# Keys that change nothing of what is computed.
+HARMLESS = {
+    # Who saved it, and how.
+    "_attn_implementation",
+    "_attn_implementation_autoset",
+    "_commit_hash",
+    "_flash_attn_2_enabled",
+    "_name_or_path",
+    "attn_implementation",
+    "dtype",
+    "is_llama_config",
+    "model_type",
+    "slm_tokenizer",
+    "tokenizer_class",
+    "torch_dtype",
+    "torchscript",
+    "transformers.js_config",
+    "transformers_version",
+    "unsloth_fixed",
+    "unsloth_version",
+    "use_bfloat16",
+    # Training.
+    "attention_dropout",
+    "chunk_size_feed_forward",
+    "embd_pdrop",
+    "finetuning_task",
+    "gradient_checkpointing",
+    "initializer_range",
+    "pretraining_tp",
+    "resid_pdrop",
+    # Classification.
+    "id2label",
+    "label2id",
+    "problem_type",
+    "task_specific_params",
+    # Inputs and outputs.
+    "max_sequence_length",
+    "output_attentions",
+    "output_hidden_states",
+    "output_scores",
+    "return_dict",
+    "return_dict_in_generate",
+    "tf_legacy_loss",
+    "tie_encoder_decoder",
+    "use_cache",
+    # Special tokens, which the tokenizer reads.
+    "bos_token_id",
+    "decoder_start_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "prefix",
+    "sep_token_id",
+    "unk_token_id",
+    # How to generate.
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "diversity_penalty",
+    "do_sample",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "exponential_decay_length_penalty",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "length_penalty",
+    "max_length",
+    "min_length",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_return_sequences",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "suppress_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "typical_p",
+}
+
+# Keys that are read by a function of their own below.
+UNDERSTOOD = {*LLAMA_NAMES.values(), "head_dim", "quantization", "rope_scaling", "rope_parameters"}
+
+MAX_CONTEXT_LENGTH = 2**20  # tokens: the rotary tables of more would take gigabytes
 
 
 def to_llama_config(model: Transformer, tokenizer: Tokenizer, dtype: torch.dtype) -> dict:
@@ -54,14 +149,15 @@ def to_llama_config(model: Transformer, tokenizer: Tokenizer, dtype: torch.dtype
         "attention_bias": False,
         "mlp_bias": False,
         "bos_token_id": tokenizer.bos_id,
-        "eos_token_id": tokenizer.eot_id,
+        "eos_token_id": _one_or_list(tokenizer.end_ids),
         **settings,
         "architectures": ["LlamaForCausalLM"],
         "head_dim": config.head_dim,
         "dtype": str(dtype).removeprefix("torch."),
-        # The text that transformers' pipeline puts before a prompt.
-        "prefix": tokenizer.decode([tokenizer.bos_id]),
     }
+    if config.rope_scaling is not None:
+        llama["rope_scaling"] = _to_rope_scaling(config.rope_scaling)
+    llama.update(_tokenizer_entries(tokenizer))
     quantization = getattr(model, "quantization", None)
     if quantization is not None:  # no other library reads such weights: say so by the type
         llama["model_type"] = "slm-quantized"
@@ -69,11 +165,20 @@ def to_llama_config(model: Transformer, tokenizer: Tokenizer, dtype: torch.dtype
     return llama
 
 
+def _tokenizer_entries(tokenizer: Tokenizer | PretrainedTokenizer) -> dict:
+    """What config.json says of the tokenizer. "prefix" is the text that transformers' pipeline puts
+    before a prompt: not where the tokenizer puts that token there itself."""
+    prefix = {"prefix": tokenizer.decode([tokenizer.bos_id])}
+    if not isinstance(tokenizer, PretrainedTokenizer):
+        return prefix
+    return {} if tokenizer.adds_bos else prefix | {"slm_tokenizer": "pretrained"}
+
+
 def to_generation_config(model: Transformer, tokenizer: Tokenizer) -> dict:
     """The content of generation_config.json: transformers then samples as this package does."""
     return {
         "bos_token_id": tokenizer.bos_id,
-        "eos_token_id": tokenizer.eot_id,
+        "eos_token_id": _one_or_list(tokenizer.end_ids),
         "pad_token_id": tokenizer.eot_id,
         "max_new_tokens": min(400, model.config.context_length),
         "do_sample": True,
@@ -86,13 +191,107 @@ def to_generation_config(model: Transformer, tokenizer: Tokenizer) -> dict:
 def from_llama_config(llama: dict) -> ModelConfig:
     """The model's settings from the content of config.json. Raises ValueError where they are not
     those of a Llama that this package can compute, or where one is missing."""
-    rope = llama.get("rope_parameters") or {}
-    quantization = llama.get("quantization") or {}
-    values = DEFAULTS | llama | rope | quantization
-    for key, required in REQUIRED.items():
-        if values.get(key) != required:
-            raise ValueError(f"its {key} is {values.get(key)!r}, not {required!r}")
+    expected_type = "slm-quantized" if llama.get("quantization") else "llama"
+    if llama.get("model_type") != expected_type:
+        raise ValueError(f"its model_type is {llama.get('model_type')!r}, not 'llama'")
+    _refuse_unknown_keys(llama)
+    values = DEFAULTS | llama
+    rope = _rope_parameters(llama)
+    values["rope_theta"] = rope.get("rope_theta", llama.get("rope_theta", ROPE_THETA))
     missing = [key for key in LLAMA_NAMES.values() if key not in values]
     if missing:
         raise ValueError(f"there is no {missing[0]} in config.json")
-    return ModelConfig(**{field: values[key] for field, key in LLAMA_NAMES.items()})
+    settings = {field: values[key] for field, key in LLAMA_NAMES.items()}
+    scaling = _rope_scaling(rope, settings["context_length"])
+    if scaling is None:
+        config = ModelConfig(**settings)
+    else:
+        config = ScaledModelConfig(**settings, rope_scaling=scaling)
+    if llama.get("head_dim") not in (None, config.head_dim):
+        width = f"hidden_size / num_attention_heads ({config.head_dim})"
+        raise ValueError(f"its head_dim is {llama['head_dim']!r}, and only {width} is supported")
+    if config.context_length > MAX_CONTEXT_LENGTH:
+        length = f"its max_position_embeddings is {config.context_length:,}"
+        raise ValueError(f"{length}, and at most {MAX_CONTEXT_LENGTH:,} are supported")
+    return config
+
+
+def _refuse_unknown_keys(llama: dict) -> None:
+    """Raise ValueError for a key, or a value of one, that may change what the model computes."""
+    for key, value in llama.items():
+        if value is None or key in HARMLESS or key in UNDERSTOOD:
+            continue
+        if key not in PLAIN_VALUES:
+            raise ValueError(f"its config.json has {key}, which is not supported")
+        if not any(_same(value, plain) for plain in PLAIN_VALUES[key]):
+            raise ValueError(f"its {key} is {value!r}, which is not supported")
+
+
+def _same(value: object, plain: object) -> bool:
+    """Equal, with True and 1 told apart, as in JSON."""
+    return value == plain and isinstance(value, bool) == isinstance(plain, bool)
+
+
+def _rope_parameters(llama: dict) -> dict:
+    """The entry about rotary positions: transformers 4 calls it rope_scaling, 5 rope_parameters."""
+    old = llama.get("rope_scaling") or {}
+    new = llama.get("rope_parameters") or {}
+    for rope in (old, new):
+        if not isinstance(rope, dict):
+            raise ValueError(f"its rotary positions cannot be understood: {rope!r}")
+    if old and new and old != new:
+        raise ValueError("its rope_scaling and rope_parameters contradict each other")
+    return old or new
+
+
+def _rope_scaling(rope: dict, context_length: int) -> LinearScaling | Llama3Scaling | None:
+    """How rotary positions are scaled. Raises ValueError for a way that is not known here."""
+    rope = {key: value for key, value in rope.items() if value is not None}
+    kind = rope.pop("rope_type", rope.get("type", "default"))
+    rope.pop("type", None)
+    rope.pop("rope_theta", None)
+    if rope.pop("partial_rotary_factor", 1) != 1:
+        raise ValueError("it turns only a part of each head (partial_rotary_factor)")
+    try:
+        if kind == "default" and not rope:
+            return None
+        if kind == "linear":
+            return LinearScaling(**rope)
+        if kind == "llama3":
+            return Llama3Scaling(**{"original_max_position_embeddings": context_length, **rope})
+    except TypeError:  # too many or too few of them
+        kind = f"{kind} with {', '.join(map(str, rope)) or 'nothing else'}"
+    raise ValueError(f"its rotary positions are scaled in a way that is not supported ({kind})")
+
+
+def _to_rope_scaling(scaling: LinearScaling | Llama3Scaling) -> dict:
+    kind = "linear" if isinstance(scaling, LinearScaling) else "llama3"
+    return {"rope_type": kind, **vars(scaling)}
+
+
+def _one_or_list(ids: tuple[int, ...]) -> int | list[int]:
+    return ids[0] if len(ids) == 1 else list(ids)
+
+
+def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a Llama that is not quantized."""
+    C, F, V = config.d_model, config.d_ff, config.vocab_size
+    kv_width = config.n_kv_heads * config.head_dim
+    layer_shapes = {
+        "input_layernorm.weight": (C,),
+        "self_attn.q_proj.weight": (C, C),
+        "self_attn.k_proj.weight": (kv_width, C),
+        "self_attn.v_proj.weight": (kv_width, C),
+        "self_attn.o_proj.weight": (C, C),
+        "post_attention_layernorm.weight": (C,),
+        "mlp.gate_proj.weight": (F, C),
+        "mlp.up_proj.weight": (F, C),
+        "mlp.down_proj.weight": (C, F),
+    }
+    shapes = {"model.embed_tokens.weight": (V, C), "model.norm.weight": (C,)}
+    for layer in range(config.n_layers):
+        for name, shape in layer_shapes.items():
+            shapes[f"model.layers.{layer}.{name}"] = shape
+    if not config.tie_embeddings:
+        shapes["lm_head.weight"] = (V, C)
+    return shapes

@@ -3,11 +3,9 @@
 import json
 from pathlib import Path
 
-import safetensors.torch
-from safetensors import SafetensorError
-
 from slm.checkpoint.hub import fetch_model
 from slm.checkpoint.llama_format import from_llama_config
+from slm.checkpoint.weights import StoredWeights, fill, weight_files
 from slm.model.transformer import Transformer
 from slm.quantization.matrix import quantize
 from slm.settings import ModelConfig
@@ -15,19 +13,26 @@ from slm.tokenizer.byte_pair import END_OF_TEXT, Tokenizer, load_tokenizer
 from slm.tokenizer.pretrained import PretrainedTokenizer
 from slm.utils.files import ASSETS
 
+MAX_JSON_BYTES = 10_000_000  # of config.json: a real one has a thousand
+
 
 def load_model(folder_or_name: str | Path) -> tuple[Transformer, Tokenizer]:
     """Load a model, in float32 on the CPU, and its tokenizer.
 
     `folder_or_name` is a folder, the name of a model in the package, or "owner/name" of any small
-    Llama on the Hugging Face hub. Raises FileNotFoundError where there is no model, and ValueError,
-    with the reason, for one that is damaged or of another kind."""
+    Llama on the Hugging Face hub. A model that loads computes what transformers computes; any other
+    is refused. Raises FileNotFoundError where there is no model, ConnectionError where the hub
+    cannot be reached, and ValueError, with the reason, for one that is damaged or of another
+    kind."""
     folder = find_model(folder_or_name)
     try:
         llama = _read_json(folder / "config.json")
         config = from_llama_config(llama)
-        model = _build(config, llama)
-        _load_weights(model, folder)
+        quantization = _quantization(llama)
+        stored = StoredWeights(weight_files(folder))
+        stored.check(config, quantization)
+        model = _build(config, quantization)
+        fill(model, stored.load())
         tokenizer = _load_tokenizer(folder, llama)
         model.check_tokenizer(tokenizer)
     except ValueError as error:
@@ -38,58 +43,61 @@ def load_model(folder_or_name: str | Path) -> tuple[Transformer, Tokenizer]:
 
 def find_model(folder_or_name: str | Path) -> Path:
     """The folder of a model: itself, the bundled model of that name, or one fetched from the hub.
-    Raises FileNotFoundError where a file of it is missing, and what `fetch_model` raises."""
+    Raises FileNotFoundError where it holds no config.json, and what `fetch_model` raises."""
     folder = Path(folder_or_name).expanduser()
     if not folder.exists() and (ASSETS / folder / "config.json").exists():
         folder = ASSETS / folder
     elif len(folder.parts) == 2 and not folder.parent.exists():
         folder = fetch_model(folder.as_posix())
-    for path in (folder / "config.json", folder / "model.safetensors"):
-        if not path.is_file():
-            mend = "name a folder that slm.save_model or slm.train has written"
-            raise FileNotFoundError(f"There is no model at {path}: {mend}.")
+    if not (folder / "config.json").is_file():
+        mend = "name a folder that slm.save_model or slm.train has written"
+        raise FileNotFoundError(f"There is no model at {folder / 'config.json'}: {mend}.")
     return folder
 
 
 def _read_json(path: Path) -> dict:
     """The content of a JSON file. Raises ValueError where it is not an object in UTF-8."""
+    size = path.stat().st_size
+    if size > MAX_JSON_BYTES:
+        raise ValueError(f"{path.name} has {size / 1e6:,.0f} MB, which no such file has")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} cannot be read ({error})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} holds no JSON object")
     return content
 
 
-def _build(config: ModelConfig, llama: dict) -> Transformer:
-    """A model of this shape, its weights not loaded yet."""
-    model = Transformer(config)
+def _quantization(llama: dict) -> dict | None:
+    """Bits and group size of a quantized model; None where it is not quantized."""
     quantization = llama.get("quantization")
     if not quantization:
+        return None
+    known = isinstance(quantization, dict) and set(quantization) == {
+        "model_type",
+        "bits",
+        "group_size",
+    }
+    if not known or quantization["model_type"] != "llama":
+        raise ValueError(f"its quantization cannot be understood: {quantization!r}")
+    bits, group_size = quantization["bits"], quantization["group_size"]
+    if type(bits) is not int or bits not in (4, 8):
+        raise ValueError(f"it is quantized to {bits!r} bits, not to 8 or 4")
+    if group_size is not None and (type(group_size) is not int or group_size < 1):
+        raise ValueError(f"its group_size is {group_size!r}, which is no number of columns")
+    return quantization
+
+
+def _build(config: ModelConfig, quantization: dict | None) -> Transformer:
+    """A model of this shape, its weights not loaded yet."""
+    model = Transformer(config)
+    if quantization is None:
         return model
-    try:
-        return quantize(model, quantization["bits"], quantization["group_size"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"its quantization cannot be understood ({error!r})") from None
-
-
-def _load_weights(model: Transformer, folder: Path) -> None:
-    """Fill the model with the folder's tensors. Raises ValueError where they do not fit it."""
-    try:
-        weights = safetensors.torch.load_file(folder / "model.safetensors")
-    except SafetensorError as error:
-        raise ValueError(f"model.safetensors cannot be read ({error})") from None
-    if model.config.tie_embeddings:
-        weights.pop("lm_head.weight", None)  # some writers store the shared table twice
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:  # names or shapes differ
-        raise ValueError(str(error)) from None
+    return quantize(model, quantization["bits"], quantization["group_size"])
 
 
 def _load_tokenizer(folder: Path, llama: dict) -> Tokenizer:
     """Our own kind of tokenizer, where that is what the folder holds, else any other."""
-    if llama.get("prefix") == END_OF_TEXT:
-        return load_tokenizer(folder)
-    return PretrainedTokenizer(folder)
+    is_ours = llama.get("prefix") == END_OF_TEXT and "slm_tokenizer" not in llama
+    return load_tokenizer(folder) if is_ours else PretrainedTokenizer(folder)

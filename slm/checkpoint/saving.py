@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from slm.checkpoint.llama_format import to_generation_config, to_llama_config
+from slm.checkpoint.weights import check_finite
 from slm.model.transformer import Transformer
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.utils.files import write
@@ -20,12 +21,14 @@ def save_model(
 
     Each file is written whole or not at all. With `dtype` torch.float16 the weights take half the
     space, and lose next to nothing. Raises ValueError where model and tokenizer do not belong
-    together."""
+    together, or where a weight is NaN or infinite."""
     model.check_tokenizer(tokenizer)
     folder = Path(folder)
     config = to_llama_config(model, tokenizer, dtype)
     generation = to_generation_config(model, tokenizer)
-    weights = safetensors.torch.save(_weights(model, dtype), {"format": "pt"})
+    tensors = _tensors(model, dtype)
+    check_finite(tensors)
+    weights = safetensors.torch.save(tensors, {"format": "pt"})
     tokenizer.save(folder)
     write(folder / "config.json", _to_json(config))
     write(folder / "generation_config.json", _to_json(generation))
@@ -33,7 +36,7 @@ def save_model(
     return folder
 
 
-def _weights(model: Transformer, dtype: torch.dtype) -> dict[str, Tensor]:
+def _tensors(model: Transformer, dtype: torch.dtype) -> dict[str, Tensor]:
     """The tensors by name, on the CPU, in `dtype`; those of a quantized model as they are."""
     if hasattr(model, "quantization"):
         return model.state_dict()

@@ -20,7 +20,10 @@ def rotary_tables(config: ModelConfig) -> Tensor:
     pair i of a head's numbers turns by theta^(-2i/D) radians per token, so that a query and a key
     meet at an angle given by their distance alone."""
     pairs = torch.arange(0, config.head_dim, 2) / config.head_dim  # (D/2,)
-    angles = torch.outer(torch.arange(config.context_length), config.rope_theta**-pairs)
+    frequencies = config.rope_theta**-pairs  # (D/2,)
+    if config.rope_scaling is not None:
+        frequencies = config.rope_scaling.scale(frequencies)
+    angles = torch.outer(torch.arange(config.context_length), frequencies)
     angles = torch.cat((angles, angles), dim=-1)  # (T, D)
     return torch.stack((angles.cos(), angles.sin()))  # (2, T, D)
 

@@ -92,8 +92,14 @@ class Tokenizer:
         """Text of all `ids`: `eot_id` gives "<|endoftext|>", a cut-off character gives U+FFFD."""
         return b"".join(self._token_bytes(ids)).decode("utf-8", "replace")
 
-    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """What `decode` gives, piece by piece as `ids` arrive, but never half a character."""
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The ids that end a text: one, here."""
+        return (self.eot_id,)
+
+    def decode_stream(self, ids: Iterable[int], before: Iterable[int] = ()) -> Iterator[str]:
+        """What `decode` gives, piece by piece as `ids` arrive, but never half a character. The ids
+        `before` them make no difference here; to tokenizers of other kinds they may."""
         return codecs.iterdecode(self._token_bytes(ids), "utf-8", "replace")
 
     def pieces(self, ids: Iterable[int]) -> list[str]:

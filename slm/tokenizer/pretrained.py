@@ -1,6 +1,7 @@
 """Tokenizers that others have trained: the tokenizer.json of a Hugging Face folder."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -8,40 +9,54 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
+from slm.tokenizer.byte_pair import unicode_to_bytes
 from slm.utils.files import write
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+MAX_BYTES = 200_000_000  # of tokenizer.json: the largest known ones have a fifth of it
+INCOMPLETE = "\ufffd"  # what the bytes of half a character are decoded to
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")  # as SentencePiece writes a single byte
 
 
 class PretrainedTokenizer:
     """What `slm.Tokenizer` is, around a tokenizer of another kind: a Hugging Face folder's
-    `tokenizer.json`. A text begins after `bos_id` and ends with `eot_id`, as the model learnt it.
-    Raises FileNotFoundError without that file, ValueError where it is damaged or has no end."""
+    `tokenizer.json`, and the ids of a text's beginning and end from its other files.
+
+    A text begins after `bos_id` and ends with `eot_id`, as the model was trained; each of `end_ids`
+    ends one that is generated. `adds_bos` says whether the tokenizer puts `bos_id` before a text by
+    itself when transformers calls it. Raises FileNotFoundError without a tokenizer.json, ValueError
+    where it is damaged, does not fit the model or names no end."""
 
     def __init__(self, folder: str | Path):
         folder = Path(folder)
         self.name = folder.absolute().name
-        paths = [folder / name for name in FILES]
-        self._files = {path.name: path.read_bytes() for path in paths if path.is_file()}
-        if "tokenizer.json" not in self._files:
-            raise FileNotFoundError(f"There is no tokenizer.json in {folder}: save it with one.")
-        try:
-            self._inner = tokenizers.Tokenizer.from_str(self._files["tokenizer.json"].decode())
-        except Exception as error:  # the library raises nothing narrower for a damaged file
-            raise ValueError(f"The tokenizer in {folder} is damaged: {error}") from None
-        self.digest = sha256(self._files["tokenizer.json"]).hexdigest()[:16]
+        self._files = _read_files(folder)
+        self._inner = _parse(self._files["tokenizer.json"], folder)
 
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        self.eot_id = _first(config.get("eos_token_id"))
-        if not isinstance(self.eot_id, int):
+        config = _read_json(folder / "config.json")
+        generation = _read_json(folder / "generation_config.json")
+        self.vocab_size = config.get("vocab_size")  # the model's: some rows may belong to no token
+        _check_vocabulary(self._inner, self.vocab_size)
+        ends = _ids(config, "eos_token_id", default=2)
+        more_ends = _ids(generation, "eos_token_id")
+        self.end_ids = tuple(dict.fromkeys(ends + more_ends))
+        if not self.end_ids:
             raise ValueError(f"{folder} names no eos_token_id in config.json: stories cannot end.")
-        bos_id = config.get("bos_token_id")
-        self.bos_id = bos_id if isinstance(bos_id, int) else self.eot_id
-        self.vocab_size = config["vocab_size"]  # the model's: some rows may belong to no token
+        self.eot_id = self.end_ids[0]
+        self.bos_id = (_ids(config, "bos_token_id", default=1) or [self.eot_id])[0]
+        for i in (self.bos_id, *self.end_ids):
+            if not 0 <= i < self.vocab_size:
+                raise ValueError(f"its text begins or ends with the id {i}, which no token has")
+        self.adds_bos = self.bos_id in self._inner.encode("").ids
+
         self.dtype = np.dtype(np.uint16 if self.vocab_size <= 65_536 else np.uint32)
+        facts = repr((self.bos_id, self.end_ids, self.vocab_size)).encode()
+        self.digest = sha256(self._files["tokenizer.json"] + facts).hexdigest()[:16]
+        self._word = self.encode("a")  # an ordinary beginning: see `pieces`
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, without those that begin and end it."""
+        """Token ids of `text`, without those that begin and end it. The names of special tokens,
+        such as "</s>", are text like any other."""
         return self._inner.encode(text, add_special_tokens=False).ids
 
     def encode_many(self, texts: Sequence[str]) -> np.ndarray:
@@ -53,34 +68,147 @@ class PretrainedTokenizer:
         return np.array(ids, self.dtype)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of all `ids`."""
-        return "".join(self.decode_stream(ids))
-
-    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """The text bit by bit, as `ids` arrive, but never half a character."""
-        known: list[int] = []
-        text = done = ""
+        """The text of all `ids`, as transformers' `decode` gives it, special tokens included. An id
+        that is no row of the model's table raises ValueError."""
+        ids = [int(i) for i in ids]
         for i in ids:
-            known.append(int(i))
-            text = self._inner.decode(known, skip_special_tokens=False)
-            if not text.endswith("\ufffd"):
-                yield text[len(done) :]
-                done = text
-        if len(text) > len(done):
-            yield text[len(done) :]
+            if not 0 <= i < self.vocab_size:
+                raise ValueError(f"No token has the id {i}: give ids below {self.vocab_size:,}.")
+        return self._inner.decode(ids, skip_special_tokens=False)
+
+    def decode_stream(self, ids: Iterable[int], before: Iterable[int] = ()) -> Iterator[str]:
+        """The text of `ids` piece by piece as they arrive, but never half a character.
+
+        Where a token's text depends on the one before it (a space between two words, none before
+        the first), the ids `before`, as of a prompt, decide how the first of `ids` begins."""
+        context = list(before)  # ids whose text is complete
+        new: list[int] = []  # ids after them, whose text was not yielded yet
+        for i in ids:
+            new.append(int(i))
+            if self._may_be_part_of_a_character(new[-1]):
+                continue
+            text = self._continuation(context, new)
+            if text and not text.endswith(INCOMPLETE):
+                yield text
+                # The last piece is context enough: so each step takes the same time.
+                context, new = new, []
+        if new:
+            yield self._continuation(context, new)
+
+    def _may_be_part_of_a_character(self, i: int) -> bool:
+        """Whether a token is one byte, or none at all: bytes are read together until none follows,
+        and all of them count as broken where one is."""
+        name = self._inner.id_to_token(i)
+        return name is None or _BYTE_TOKEN.fullmatch(name) is not None
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """One string per token, for display."""
-        return [self._inner.decode([int(i)], skip_special_tokens=False) for i in ids]
+        r"""One string per token, for display: its text within a sentence. Bytes of half a character
+        appear as `\xe2`."""
+        return [self._piece(int(i)) for i in ids]
+
+    def _piece(self, i: int) -> str:
+        text = self._continuation(self._word, [i])
+        if INCOMPLETE not in text:
+            return text
+        name = self._inner.id_to_token(i)
+        byte = _BYTE_TOKEN.fullmatch(name)
+        try:
+            content = bytes.fromhex(byte[1]) if byte else unicode_to_bytes(name)
+        except ValueError:  # not the alphabet of byte-level tokenizers
+            return text
+        return content.decode("utf-8", "backslashreplace")
+
+    def _continuation(self, context: list[int], new: list[int]) -> str:
+        """The text of `new` ids where they follow others."""
+        before = self.decode(context)
+        return self.decode([*context, *new])[len(before) :]
 
     def save(self, folder: str | Path) -> None:
-        """Write the files that it was made of."""
+        """Write the files that it was made of. What transformers needs to write several texts at
+        once is added where tokenizer_config.json does not say it: a token for padding, and which
+        inputs the model takes."""
         for name, content in self._files.items():
+            if name == "tokenizer_config.json":
+                content = self._completed(content)
             write(Path(folder) / name, content)
 
-
-def _first(value):
-    return value[0] if isinstance(value, list) and value else value
+    def _completed(self, content: bytes) -> bytes:
+        """tokenizer_config.json with a token for padding that is a row of the model's table."""
+        config = _parse_json(content, "tokenizer_config.json")
+        pad = config.get("pad_token")
+        pad_name = pad.get("content") if isinstance(pad, dict) else pad
+        pad_id = self._inner.token_to_id(pad_name) if isinstance(pad_name, str) else None
+        changes = {}
+        if pad_id is None or pad_id >= self.vocab_size:
+            changes["pad_token"] = self._inner.id_to_token(self.eot_id)
+        if "model_input_names" not in config:
+            changes["model_input_names"] = ["input_ids", "attention_mask"]
+        if not changes:
+            return content
+        return json.dumps(config | changes, indent=2, ensure_ascii=False).encode()
 
 
 ForeignTokenizer = PretrainedTokenizer  # its earlier name
+
+
+def _read_files(folder: Path) -> dict[str, bytes]:
+    """The content of each file that there is of the tokenizer, by name."""
+    if not (folder / "tokenizer.json").is_file():
+        raise FileNotFoundError(f"There is no tokenizer.json in {folder}: save it with one.")
+    files = {}
+    for path in (folder / name for name in FILES):
+        if not path.is_file():
+            continue
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{path.name} has over {MAX_BYTES / 1e6:.0f} MB: it is no tokenizer's")
+        files[path.name] = path.read_bytes()
+    return files
+
+
+def _parse(content: bytes, folder: Path) -> tokenizers.Tokenizer:
+    """The library's tokenizer, as it is for one text: not padded, not cut off, and with the names
+    of special tokens read as text."""
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(content.decode())
+    except Exception as error:  # the library raises nothing narrower for a damaged file
+        raise ValueError(f"The tokenizer in {folder} is damaged: {error}") from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def _check_vocabulary(tokenizer: tokenizers.Tokenizer, vocab_size: object) -> None:
+    """Raise ValueError where a text may have a token that is no row of the model's table. Only a
+    special one, as "[PAD]", may lie beyond: no text has it."""
+    if not isinstance(vocab_size, int):
+        raise ValueError(f"its vocab_size is {vocab_size!r}, which is no whole number")
+    special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    for name, i in tokenizer.get_vocab().items():
+        if i >= vocab_size and i not in special:
+            rows = f"the model has {vocab_size:,} tokens"
+            raise ValueError(f"its tokenizer's token {name!r} has the id {i:,}, and {rows}")
+
+
+def _read_json(path: Path) -> dict:
+    return _parse_json(path.read_bytes(), path.name) if path.is_file() else {}
+
+
+def _parse_json(content: bytes, name: str) -> dict:
+    try:
+        parsed = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} cannot be read ({error})") from None
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{name} holds no JSON object")
+    return parsed
+
+
+def _ids(config: dict, key: str, default: int | None = None) -> list[int]:
+    """The ids that an entry names: one, several or none; `default` where there is no entry."""
+    value = config.get(key, default)
+    ids = value if isinstance(value, list) else [value]
+    ids = [i for i in ids if i is not None]
+    if not all(type(i) is int for i in ids):
+        raise ValueError(f"its {key} is {value!r}, which is no id of a token")
+    return ids

@@ -1,123 +1,344 @@
+"""Models of others: each loads and computes what transformers computes, or is refused."""
+
 import json
+import shutil
 
 import pytest
+import safetensors.torch
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
-from tokenizers import Tokenizer as HuggingFaceTokenizer
-from tokenizers import decoders, models, normalizers, trainers
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import slm
 from slm.checkpoint import hub as hub_models
 from slm.checkpoint.hub import fetch_model
-from slm.stories.practice import practice_stories
-from slm.tokenizer.pretrained import PretrainedTokenizer
+from tests.pretrained import TOKENIZERS, edit_json, llama2_tokenizer, llama3_tokenizer, publish
 
-TEXTS = ["", "Once upon a time", "It's  2 o'clock!", "日本語 😀 é", "\n\n a\tb "]
+LLAMA3_ROPE = dict(
+    rope_type="llama3",
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=16,
+)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A model as others make them: words in another kind of pieces, a beginning that is not the
-    end, shared keys and values, a table of its own for the scores, settings left unsaid."""
-    folder = tmp_path_factory.mktemp("foreign")
-    words = HuggingFaceTokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
-    words.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    )
-    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    words.decoder = decoders.Sequence(steps)
-    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    words.train_from_iterator(
-        practice_stories(50), trainers.BpeTrainer(vocab_size=400, special_tokens=special[:3])
-    )
-    saved = json.loads(words.to_str())
-    for token in special[3:]:  # as SentencePiece has them
-        saved["model"]["vocab"].setdefault(token, len(saved["model"]["vocab"]))
-    words = HuggingFaceTokenizer.from_str(json.dumps(saved))
-    ends = dict(bos_token="<s>", eos_token="</s>", unk_token="<unk>")
-    PreTrainedTokenizerFast(tokenizer_object=words, **ends).save_pretrained(folder)
-    shape = dict(vocab_size=words.get_vocab_size(), hidden_size=32, intermediate_size=48)
-    shape |= dict(num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
-    torch.manual_seed(0)
-    config = LlamaConfig(**shape, max_position_embeddings=64, bos_token_id=1, eos_token_id=2)
-    LlamaForCausalLM(config).bfloat16().save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    for name in ("mlp_bias", "attention_bias", "head_dim"):
-        config.pop(name, None)
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return folder
+def published(tmp_path_factory):
+    return publish(tmp_path_factory.mktemp("model"), llama2_tokenizer())
 
 
-def test_it_loads_and_gives_transformers_logits(folder):
-    model, tokenizer = slm.load_model(folder)
+@pytest.fixture
+def folder(published, tmp_path):
+    """A copy that may be changed."""
+    return shutil.copytree(published, tmp_path / "model")
+
+
+def same_logits(folder, length=100):
+    """Ours and transformers', far enough into the context for its positions to matter."""
+    model, _ = slm.load_model(folder)
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    ids = torch.arange(40).view(2, 20)
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(model.config.vocab_size, (2, length), generator=generator)
     with torch.no_grad():
         torch.testing.assert_close(model(ids), theirs(ids).logits, rtol=1e-4, atol=1e-4)
-    assert (tokenizer.bos_id, tokenizer.eot_id) == (1, 2)
+    return model
 
 
-def test_a_model_with_one_table_may_bring_it_twice(folder, tmp_path, random_model, tokenizer):
-    import safetensors.torch
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_logits_are_those_of_transformers(name, tmp_path):
+    same_logits(publish(tmp_path, TOKENIZERS[name]()))
 
+
+@pytest.mark.parametrize("name", ["llama-3", "smollm"])
+def test_streamed_stories_are_those_of_transformers(name, tmp_path):
+    folder = publish(tmp_path, TOKENIZERS[name]())
+    model, tokenizer = slm.load_model(folder)
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    words = AutoTokenizer.from_pretrained(folder)
+    ids = [tokenizer.bos_id, *words("Once upon a time", add_special_tokens=False)["input_ids"]]
+    with torch.no_grad():
+        written = theirs.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=20)[0]
+    expected = words.decode(written, skip_special_tokens=True)
+    assert slm.generate(model, tokenizer, "Once upon a time", temperature=0, max_new_tokens=20) == (
+        expected
+    )
+
+
+@pytest.mark.parametrize("written_by", [4, 5])
+@pytest.mark.parametrize(
+    "rope",
+    [
+        dict(rope_type="linear", factor=4.0),
+        LLAMA3_ROPE,
+        dict(rope_type="default"),
+        None,
+    ],
+    ids=str,
+)
+def test_scaled_positions_are_those_of_transformers(written_by, rope, folder, tmp_path):
+    if written_by == 4:
+        edit_json(folder / "config.json", rope_parameters=..., rope_scaling=rope, rope_theta=300.0)
+    elif rope:
+        parameters = rope | {"rope_theta": 300.0}
+        edit_json(folder / "config.json", rope_parameters=parameters)
+    model = same_logits(folder)
+    again = slm.save_model(tmp_path / "again", *slm.load_model(folder))
+    assert same_logits(again).config == model.config
+
+
+def test_the_oldest_way_to_write_scaled_positions(folder):
+    scaling = {"type": "linear", "factor": 2.0}
+    edit_json(folder / "config.json", rope_parameters=..., rope_scaling=scaling)
+    same_logits(folder)
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "yarn", "factor": 2.0},
+        {"rope_type": "dynamic", "factor": 2.0},
+        {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [2.0]},
+        {"rope_type": "linear"},
+        {"rope_type": "linear", "factor": 0.0},
+        {"rope_type": "linear", "factor": "2"},
+        {"rope_type": "linear", "factor": 2.0, "mystery": 1},
+        {"rope_type": ["linear"], "factor": 2.0},
+        {"rope_type": "default", "factor": 2.0},
+        {"rope_type": "default", "partial_rotary_factor": 0.5},
+        LLAMA3_ROPE | {"high_freq_factor": 1.0},
+        "linear",
+        [1],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
+def test_other_scaled_positions_are_refused(key, rope, folder):
+    edit_json(folder / "config.json", **({"rope_parameters": ...} | {key: rope}))
+    with pytest.raises(ValueError, match=r"rotary|factor"):
+        slm.load_model(folder)
+
+
+def test_two_that_contradict_each_other_are_refused(folder):
+    scaling = {"rope_type": "linear", "factor": 2.0}
+    edit_json(folder / "config.json", rope_scaling=scaling)
+    with pytest.raises(ValueError, match="contradict"):
+        slm.load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("quantization_config", {"quant_method": "bitsandbytes"}),
+        ("sliding_window", 64),
+        ("attention_bias", True),
+        ("mlp_bias", True),
+        ("hidden_act", "gelu"),
+        ("partial_rotary_factor", 0.5),
+        ("rope_interleaved", True),
+        ("architectures", ["LlamaForSequenceClassification"]),
+        ("is_encoder_decoder", True),
+        ("head_dim", 16),
+        ("auto_map", {"AutoModel": "code.Model"}),
+        ("logits_scaling", 2.0),
+        ("something_new", False),
+        ("model_type", "mistral"),
+        ("quantization", {"bits": 8}),
+        ("max_position_embeddings", 2**40),
+    ],
+)
+def test_a_setting_that_would_change_the_model_is_refused_by_its_name(key, value, folder):
+    edit_json(folder / "config.json", **{key: value})
+    with pytest.raises(ValueError, match=key if key != "quantization" else "model_type"):
+        slm.load_model(folder)
+
+
+def test_settings_that_say_nothing_new_change_nothing(folder):
+    harmless = {
+        "head_dim": None,
+        "pretraining_tp": 1,
+        "rope_interleaved": False,
+        "is_llama_config": True,
+        "transformers.js_config": {"dtype": "q4"},
+        "sliding_window": None,
+        "something_new": None,
+        "hidden_act": ...,
+        "attention_bias": ...,
+        "architectures": ...,
+        "use_cache": False,
+    }
+    edit_json(folder / "config.json", **harmless)
+    same_logits(folder)
+
+
+def test_shards_load_as_the_whole_does(folder):
+    whole, _ = slm.load_model(folder)
+    theirs = AutoModelForCausalLM.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    theirs.save_pretrained(folder, max_shard_size="30KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    assert not (folder / "model.safetensors").exists()
+    model, _ = slm.load_model(folder)
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight)
+    next(iter(folder.glob("model-*.safetensors"))).unlink()
+    with pytest.raises(FileNotFoundError, match="model-"):
+        slm.load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        b"",
+        b"[]",
+        b"[" * 100_000,
+        b'{"weight_map": 3}',
+        b'{"weight_map": {}}',
+        b'{"weight_map": {"a": 3}}',
+        b'{"weight_map": {"a": "../model.safetensors"}}',
+    ],
+    ids=lambda index: index[:40].decode(),
+)
+def test_a_damaged_index_of_shards_is_refused(index, folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_bytes(index)
+    with pytest.raises(ValueError, match="index"):
+        slm.load_model(folder)
+
+
+def change_weights(folder, change):
+    path = folder / "model.safetensors"
+    weights = safetensors.torch.load_file(path)
+    change(weights)
+    safetensors.torch.save_file(weights, path, {"format": "pt"})
+
+
+def test_a_model_with_one_table_may_bring_it_twice_but_not_another(
+    random_model, tokenizer, tmp_path
+):
     model = random_model()
     slm.save_model(tmp_path, model, tokenizer)
-    weights = safetensors.torch.load_file(tmp_path / "model.safetensors")
-    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
-    safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
+    table = model.model.embed_tokens.weight.detach()
+    change_weights(tmp_path, lambda weights: weights.update({"lm_head.weight": table.clone()}))
     again, _ = slm.load_model(tmp_path)
     assert torch.equal(again(torch.arange(5)[None]), model(torch.arange(5)[None]))
+    change_weights(tmp_path, lambda weights: weights.update({"lm_head.weight": table + 1}))
+    with pytest.raises(ValueError, match=r"lm_head\.weight"):
+        slm.load_model(tmp_path)
 
 
-@pytest.mark.parametrize("text", TEXTS)
-def test_ids_and_texts_are_those_of_transformers(folder, text):
-    theirs, ours = AutoTokenizer.from_pretrained(folder), PretrainedTokenizer(folder)
-    ids = theirs(text, add_special_tokens=False)["input_ids"]
-    assert ours.encode(text) == ids
-    assert ours.decode(ids) == theirs.decode(ids)
-    assert "".join(ours.decode_stream(ids)) == theirs.decode(ids)
-    assert len(ours.pieces(ids)) == len(ids)
-    assert ours.encode_many([text, "b"]).tolist() == [*ids, 2, *ours.encode("b"), 2]
+def test_old_files_that_hold_the_rotary_frequencies_load(folder):
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    change_weights(folder, lambda weights: weights.update({name: torch.ones(4)}))
+    same_logits(folder)
 
 
-def test_no_piece_of_a_stream_holds_half_a_character(folder):
-    ours = PretrainedTokenizer(folder)
-    pieces = list(ours.decode_stream(ours.encode("日本語 😀 é")))
-    assert not any("\ufffd" in piece for piece in pieces)
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_no_numbers_are_refused_by_name(number, folder, random_model, tokenizer):
+    name = "model.layers.1.mlp.up_proj.weight"
+    change_weights(folder, lambda weights: weights[name].view(-1)[7].fill_(number))
+    with pytest.raises(ValueError, match=rf"{name} hold numbers that are NaN or infinite"):
+        slm.load_model(folder)
+    model = random_model()
+    with torch.no_grad():
+        model.model.norm.weight[3] = number
+    with pytest.raises(ValueError, match=r"model\.norm\.weight"):
+        slm.save_model(folder.parent / "new", model, tokenizer)
+    assert not (folder.parent / "new").exists()
 
 
-def test_it_writes_is_evaluated_fine_tuned_and_saved_like_our_own(folder, tmp_path):
+def test_a_weight_too_large_for_16_bits_is_not_saved_as_infinity(random_model, tokenizer, tmp_path):
+    model = random_model()
+    with torch.no_grad():
+        model.model.norm.weight[3] = 1e6
+    with pytest.raises(ValueError, match=r"model\.norm\.weight"):
+        slm.save_model(tmp_path / "half", model, tokenizer, torch.float16)
+    slm.save_model(tmp_path / "whole", model, tokenizer)
+
+
+@pytest.mark.parametrize(
+    "absurd",
+    [
+        {"num_hidden_layers": 10**9},
+        {"hidden_size": 10**8, "head_dim": None},
+        {"intermediate_size": 10**12},
+        {"vocab_size": 2**62},
+        {"num_attention_heads": 2**63},
+        {"num_hidden_layers": 10**30},
+        {"max_position_embeddings": 10**15},
+    ],
+    ids=str,
+)
+def test_absurd_sizes_are_refused_before_memory_is_taken(absurd, folder):
+    edit_json(folder / "config.json", **absurd)
+    with pytest.raises(ValueError, match="damaged or of another kind"):
+        slm.load_model(folder)
+
+
+def test_json_that_is_nested_without_end_is_refused(folder):
+    for name in ("config.json", "tokenizer.json", "generation_config.json"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(b'{"a":' * 100_000 + b"1" + b"}" * 100_000)
+        with pytest.raises(ValueError, match="damaged or of another kind"):
+            slm.load_model(folder)
+        (folder / name).write_bytes(content)
+
+
+def test_it_writes_is_evaluated_and_saved_like_our_own(folder, tmp_path):
     model, tokenizer = slm.load_model(folder)
     story = slm.generate(model, tokenizer, "Once", max_new_tokens=10, seed=0)
-    assert "Once" in story
+    assert story.startswith("Once")
     assert slm.evaluate(model, tokenizer, ["A cat."]).tokens == len(tokenizer.encode("A cat.")) + 1
     slm.save_model(tmp_path / "again", model, tokenizer)
-    config = json.loads((tmp_path / "again" / "config.json").read_text(encoding="utf-8"))
-    assert (config["bos_token_id"], config["eos_token_id"]) == (1, 2)
     again, words = slm.load_model(tmp_path / "again")
+    assert (words.bos_id, words.end_ids) == (tokenizer.bos_id, tokenizer.end_ids)
     assert slm.generate(again, words, "Once", max_new_tokens=10, seed=0) == story
 
 
-def test_a_folder_without_a_tokenizer_or_an_end_is_refused(folder, tmp_path):
-    for path in folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
-    (tmp_path / "config.json").write_text(json.dumps(config | {"eos_token_id": None}), "utf-8")
-    with pytest.raises(ValueError, match="eos_token_id"):
-        slm.load_model(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ValueError, match="damaged"):
-        slm.load_model(tmp_path)
-    (tmp_path / "tokenizer.json").unlink()
-    with pytest.raises((FileNotFoundError, ValueError), match=r"tokenizer\.json"):
-        slm.load_model(tmp_path)
+def test_several_ends_and_scaled_positions_survive_saving(tmp_path):
+    folder = publish(
+        tmp_path / "a", llama3_tokenizer(), eos_token_id=[501, 502], rope_parameters=LLAMA3_ROPE
+    )
+    model, tokenizer = slm.load_model(folder)
+    slm.save_model(tmp_path / "b", model, tokenizer)
+    same_logits(tmp_path / "b")
+    again, words = slm.load_model(tmp_path / "b")
+    assert words.end_ids == (501, 502)
+    assert again.config == model.config
+    generation = json.loads((tmp_path / "b" / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == [501, 502]
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_transformers_puts_one_beginning_before_a_prompt_of_a_saved_folder(name, tmp_path):
+    folder = publish(tmp_path / "a", TOKENIZERS[name]())
+    model, tokenizer = slm.load_model(folder)
+    slm.save_model(tmp_path / "b", model, tokenizer)
+    write = pipeline("text-generation", str(tmp_path / "b"))
+    prompt = (write.prefix or "") + "Once upon"
+    ids = write.tokenizer(prompt)["input_ids"]
+    assert ids == [tokenizer.bos_id, *tokenizer.encode("Once upon")]
+    _, words = slm.load_model(tmp_path / "b")
+    assert words.encode("Once upon") == tokenizer.encode("Once upon")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["ours", "llama-2", "llama-3"])
+def test_transformers_writes_two_stories_at_once_from_a_saved_folder(
+    name, random_model, tokenizer, tmp_path
+):
+    if name == "ours":
+        folder = slm.save_model(tmp_path / "a", random_model(context_length=64), tokenizer)
+    else:
+        folder = publish(tmp_path / "a", TOKENIZERS[name]())
+    slm.save_model(tmp_path / "b", *slm.load_model(folder))
+    write = pipeline("text-generation", str(tmp_path / "b"))
+    write.tokenizer.padding_side = "left"
+    settings = dict(do_sample=False, max_new_tokens=8)
+    prompts = ["Once", "Once upon a time there"]
+    together = write(prompts, batch_size=2, **settings)
+    alone = [write([prompt], **settings)[0] for prompt in prompts]
+    assert together == alone
 
 
 @pytest.fixture
@@ -138,7 +359,7 @@ def hub(folder, monkeypatch):
 
     def download(name, allow_patterns, local_files_only=False):
         if local_files_only:
-            raise LocalEntryNotFoundError("not kept")
+            raise LocalEntryNotFoundError("not downloaded")
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
@@ -158,8 +379,12 @@ def test_too_large_a_model_and_one_in_other_files_are_refused(hub):
     api.files = [file("model.safetensors", hub_models.MAX_BYTES + 1)]
     with pytest.raises(ValueError, match=r"2\.0 GB of weights"):
         fetch_model("somebody/large")
+    half = hub_models.MAX_BYTES // 2 + 1
+    api.files = [file(f"model-0000{i}-of-00002.safetensors", half) for i in (1, 2)]
+    with pytest.raises(ValueError, match=r"2\.0 GB of weights"):
+        fetch_model("somebody/large-in-shards")
     api.files = [file("pytorch_model.bin", 10)]
-    with pytest.raises(ValueError, match=r"no model\.safetensors"):
+    with pytest.raises(ValueError, match=r"no safetensors"):
         fetch_model("somebody/old")
 
 
