@@ -54,8 +54,14 @@ def llama2_tokenizer(metaspace: bool = False) -> PreTrainedTokenizerFast:
     merged = ["".join(pair) for pair in learned["merges"]]
     characters = [piece for piece in learned["vocab"] if piece not in merged]
     pieces += [*merged, *characters]  # as SentencePiece orders them
-    content["model"]["vocab"] = {piece: i for i, piece in enumerate(pieces)}
-    content["model"]["merges"] = learned["merges"]
+    vocab = {piece: i for i, piece in enumerate(pieces)}
+    content["model"]["vocab"] = vocab
+    content["model"]["merges"] = [  # all pairs that form a piece, as its conversion lists them
+        [piece[:place], piece[place:]]
+        for piece in merged
+        for place in range(1, len(piece))
+        if piece[:place] in vocab and piece[place:] in vocab
+    ]
     tokenizer = Tokenizer.from_str(json.dumps(content))
     tokenizer.post_processor = _begins_with("<s>", 1)
     special = [AddedToken(x, normalized=False, special=True) for x in ("<unk>", "<s>", "</s>")]

@@ -1,17 +1,17 @@
 """GGUF: one file for llama.cpp, Ollama and LM Studio."""
 
-import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from slm.checkpoint.loading import load_model
+from slm.export.gguf_tokenizer import add_tokenizer
 from slm.export.requirements import missing_library, require_unquantized
+from slm.model.rope_scaling import LinearScaling, Llama3Scaling
 from slm.model.transformer import Transformer
 from slm.settings import ModelConfig
-from slm.tokenizer.byte_pair import END_OF_TEXT, Tokenizer
 from slm.utils.files import write
 from slm.utils.validation import check_choice
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 GGUF_TYPES = ("f32", "f16", "q8_0", "q4_0")
 GROUP_SIZE = 32  # weights that share a scale in q8_0 and q4_0
-NORMAL_TOKEN, CONTROL_TOKEN = 1, 3  # llama.cpp's numbers for the kinds of tokens
 
 # llama.cpp's own defaults hold repeated words down: these are slm.generate's.
 MODELFILE = """FROM ./{name}
@@ -40,9 +39,9 @@ def export_gguf(folder: str | Path, file: str | Path, type: str = "f16") -> Path
     Modelfile for Ollama; return the file's path.
 
     `type` is that of the matrices: "f32", "f16", "q8_0" (8 bits in groups of 32) or "q4_0" (4
-    bits). The end-of-text token is put before a prompt and ends a story, as here. Raises
-    ImportError without the library gguf, ValueError for another type or a model whose matrices
-    have rows that cannot be grouped."""
+    bits). The token that begins a story is put before a prompt, as here. Raises ImportError without
+    the library gguf, ValueError for another type, a model whose matrices have rows that cannot be
+    grouped, or a tokenizer that llama.cpp cannot imitate."""
     check_choice("type", type, *GGUF_TYPES)
     try:
         import gguf
@@ -57,7 +56,7 @@ def export_gguf(folder: str | Path, file: str | Path, type: str = "f16") -> Path
     partial = file.with_name(f".{file.name}.part")
     writer = gguf.GGUFWriter(partial, "llama")
     _add_settings(writer, model.config, type, name=file.stem)
-    _add_tokenizer(writer, tokenizer)
+    add_tokenizer(writer, tokenizer)
     _add_weights(writer, model, type)
     try:
         writer.write_header_to_file()
@@ -68,8 +67,11 @@ def export_gguf(folder: str | Path, file: str | Path, type: str = "f16") -> Path
     finally:
         partial.unlink(missing_ok=True)
 
-    length = model.config.context_length
-    modelfile = MODELFILE.format(name=file.name, end=END_OF_TEXT, length=length)
+    modelfile = MODELFILE.format(
+        name=file.name,
+        end=tokenizer.decode([tokenizer.eot_id]),
+        length=model.config.context_length,
+    )
     write(file.with_name("Modelfile"), modelfile.encode())
     return file
 
@@ -103,28 +105,9 @@ def _add_settings(writer: "GGUFWriter", config: ModelConfig, type: str, name: st
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_vocab_size(config.vocab_size)
-
-
-def _add_tokenizer(writer: "GGUFWriter", tokenizer: Tokenizer) -> None:
-    """Tokens and merges, as the tokenizer's own tokenizer.json writes them."""
-    with TemporaryDirectory() as folder:
-        tokenizer.save(folder)
-        content = json.loads((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"))
-    vocabulary = content["model"]["vocab"]
-    tokens = {i: token for token, i in vocabulary.items()}
-    tokens[tokenizer.eot_id] = END_OF_TEXT
-    types = [NORMAL_TOKEN] * tokenizer.vocab_size
-    types[tokenizer.eot_id] = CONTROL_TOKEN
-    merges = content["model"]["merges"]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")  # how llama.cpp splits text before merging
-    writer.add_token_list([tokens[i] for i in range(tokenizer.vocab_size)])
-    writer.add_token_types(types)
-    writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in merges])
-    writer.add_bos_token_id(tokenizer.eot_id)
-    writer.add_eos_token_id(tokenizer.eot_id)
-    writer.add_add_bos_token(True)
-    writer.add_add_space_prefix(False)
+    if isinstance(config.rope_scaling, LinearScaling):
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(config.rope_scaling.factor)
 
 
 def _add_weights(writer: "GGUFWriter", model: Transformer, type: str) -> None:
@@ -139,6 +122,15 @@ def _add_weights(writer: "GGUFWriter", model: Transformer, type: str) -> None:
         kind = gguf.GGMLQuantizationType[type.upper() if array.ndim == 2 else "F32"]
         array = gguf.quants.quantize(np.ascontiguousarray(array), kind)
         writer.add_tensor(names.get_name(name, (".weight",)), array, raw_dtype=kind)
+    if isinstance(model.config.rope_scaling, Llama3Scaling):
+        writer.add_tensor("rope_freqs.weight", _frequency_factors(model.config))
+
+
+def _frequency_factors(config: ModelConfig) -> np.ndarray:
+    """What llama.cpp divides each rotary frequency by, `(D / 2,)`."""
+    pairs = torch.arange(0, config.head_dim, 2) / config.head_dim
+    frequencies = config.rope_theta**-pairs
+    return (frequencies / config.rope_scaling.scale(frequencies)).numpy()
 
 
 def _interleave(matrix: np.ndarray, head_dim: int) -> np.ndarray:
