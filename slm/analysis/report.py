@@ -8,6 +8,7 @@ from slm.stories.cleaning import Stories
 from slm.stories.loading import load_stories
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.utils.files import write
+from slm.utils.write_errors import explain_write_errors
 
 
 def story_report(
@@ -35,5 +36,6 @@ def story_report(
         model, tokenizer, stories or load_stories(), name, samples, evaluation_stories, seed
     )
     page = make_page(report)
-    write(Path(file), page.encode("utf-8", "replace"))
+    with explain_write_errors(file):
+        write(Path(file), page.encode("utf-8", "replace"))
     return Path(file)

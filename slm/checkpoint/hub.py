@@ -13,21 +13,33 @@ def fetch_model(name: str) -> Path:
     the hub cannot be reached, FileNotFoundError where it has no such model, and ValueError for one
     that is too large."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
     try:
         return Path(snapshot_download(name, allow_patterns=FILES, local_files_only=True))
+    except HFValidationError:
+        raise FileNotFoundError(f"There is no folder {name}, and no model has that name.") from None
     except LocalEntryNotFoundError:
         pass  # not downloaded yet
     try:
         _check_size(name)
         return Path(snapshot_download(name, allow_patterns=FILES))
+    except ValueError:
+        raise
     except HfHubHTTPError as error:
         reason = "there is none, or it is private: check its name, or log in with `hf auth login`"
         raise FileNotFoundError(f"No model {name} on the hub ({reason}): {error}") from None
-    except (OSError, LocalEntryNotFoundError) as error:
-        mend = "check the connection, or name a folder"
-        raise ConnectionError(f"The hub cannot be reached for {name}: {mend} ({error}).") from None
+    except Exception as error:  # of the network's own libraries, which change with the version
+        reason = " ".join(str(error).split()) or type(error).__name__
+        mend = "check the name and the connection"
+        raise ConnectionError(
+            f"There is no folder {name}, and the hub cannot be reached for a model of that name: "
+            f"{mend} ({reason})."
+        ) from None
 
 
 def _check_size(name: str) -> None:

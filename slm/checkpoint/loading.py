@@ -38,6 +38,8 @@ def load_model(folder_or_name: str | Path) -> tuple[Transformer, Tokenizer]:
     except ValueError as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"The model in {folder} is damaged or of another kind: {reason}") from None
+    # peft writes this into an adapter of LoRA, as the model that it belongs to.
+    model.name_or_path = str(folder_or_name if _is_hub_name(folder_or_name) else folder.resolve())
     return model.eval(), tokenizer
 
 
@@ -47,12 +49,18 @@ def find_model(folder_or_name: str | Path) -> Path:
     folder = Path(folder_or_name).expanduser()
     if not folder.exists() and (ASSETS / folder / "config.json").exists():
         folder = ASSETS / folder
-    elif len(folder.parts) == 2 and not folder.parent.exists():
+    elif _is_hub_name(folder):
         folder = fetch_model(folder.as_posix())
     if not (folder / "config.json").is_file():
         mend = "name a folder that slm.save_model or slm.train has written"
         raise FileNotFoundError(f"There is no model at {folder / 'config.json'}: {mend}.")
     return folder
+
+
+def _is_hub_name(name: str | Path) -> bool:
+    """Whether this looks like "owner/name" and not like a folder that is missing here."""
+    path = Path(name).expanduser()
+    return len(path.parts) == 2 and not path.parent.exists()
 
 
 def _read_json(path: Path) -> dict:

@@ -12,6 +12,7 @@ from slm.checkpoint.weights import check_finite
 from slm.model.transformer import Transformer
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.utils.files import write
+from slm.utils.write_errors import explain_write_errors
 
 
 def save_model(
@@ -21,7 +22,8 @@ def save_model(
 
     Each file is written whole or not at all. With `dtype` torch.float16 the weights take half the
     space, and lose next to nothing. Raises ValueError where model and tokenizer do not belong
-    together, or where a weight is NaN or infinite."""
+    together or a weight is NaN or infinite, and OSError, in a sentence, where the folder cannot be
+    written."""
     model.check_tokenizer(tokenizer)
     folder = Path(folder)
     config = to_llama_config(model, tokenizer, dtype)
@@ -29,10 +31,11 @@ def save_model(
     tensors = _tensors(model, dtype)
     check_finite(tensors)
     weights = safetensors.torch.save(tensors, {"format": "pt"})
-    tokenizer.save(folder)
-    write(folder / "config.json", _to_json(config))
-    write(folder / "generation_config.json", _to_json(generation))
-    write(folder / "model.safetensors", weights)
+    with explain_write_errors(folder):
+        tokenizer.save(folder)
+        write(folder / "config.json", _to_json(config))
+        write(folder / "generation_config.json", _to_json(generation))
+        write(folder / "model.safetensors", weights)
     return folder
 
 

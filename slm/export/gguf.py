@@ -9,11 +9,13 @@ import torch
 from slm.checkpoint.loading import load_model
 from slm.export.gguf_tokenizer import add_tokenizer
 from slm.export.requirements import missing_library, require_unquantized
+from slm.export.temporary_file import temporary_file
 from slm.model.rope_scaling import LinearScaling, Llama3Scaling
 from slm.model.transformer import Transformer
 from slm.settings import ModelConfig
 from slm.utils.files import write
 from slm.utils.validation import check_choice
+from slm.utils.write_errors import explain_write_errors
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -52,27 +54,23 @@ def export_gguf(folder: str | Path, file: str | Path, type: str = "f16") -> Path
     _check_groups(model.config, type)
 
     file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.part")
-    writer = gguf.GGUFWriter(partial, "llama")
-    _add_settings(writer, model.config, type, name=file.stem)
-    add_tokenizer(writer, tokenizer)
-    _add_weights(writer, model, type)
-    try:
+    with temporary_file(file) as partial:
+        writer = gguf.GGUFWriter(partial, "llama")
+        _add_settings(writer, model.config, type, name=file.stem)
+        add_tokenizer(writer, tokenizer)
+        _add_weights(writer, model, type)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
 
     modelfile = MODELFILE.format(
         name=file.name,
         end=tokenizer.decode([tokenizer.eot_id]),
         length=model.config.context_length,
     )
-    write(file.with_name("Modelfile"), modelfile.encode())
+    with explain_write_errors(file.with_name("Modelfile")):
+        write(file.with_name("Modelfile"), modelfile.encode())
     return file
 
 

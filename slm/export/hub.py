@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from slm.checkpoint.loading import find_model
 from slm.export.model_card import model_card
 
 PRIVATE_FILES = ["training.safetensors"]  # the state of a run: nobody else can use it
@@ -15,9 +16,7 @@ def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
     FileNotFoundError without a model, and what huggingface_hub raises, as without a login."""
     from huggingface_hub import HfApi
 
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"There is no model at {folder}: name a folder that holds one.")
+    folder = find_model(folder)
     if not (folder / "README.md").exists():
         title = name.rpartition("/")[2]
         model_card(folder, title=title)

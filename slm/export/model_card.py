@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
-from slm.checkpoint.loading import load_model
+from slm.checkpoint.loading import find_model, load_model
+from slm.tokenizer.byte_pair import Tokenizer
 from slm.utils.files import write
+from slm.utils.write_errors import explain_write_errors
 
 CARD = """---
 library_name: transformers
@@ -26,8 +28,8 @@ model, tokenizer = slm.load_model("{folder}")
 print(slm.generate(model, tokenizer, "Once upon a time"))
 ```
 
-or `transformers.pipeline("text-generation", "{folder}")`. A prompt is put after an end-of-text \
-token, as each story was in training.
+or `transformers.pipeline("text-generation", "{folder}")`. A prompt is put after {beginning}, as \
+each story was in training.
 
 ## Training
 
@@ -46,18 +48,27 @@ def model_card(folder: str | Path, title: str | None = None, training: str | Non
 
     It says what the model is, how it was trained (from the run's `history.json`, where there is
     one, or in words of your own), and its limits. Raises what `load_model` raises."""
-    folder = Path(folder)
-    model, _ = load_model(folder)
+    folder = find_model(folder)
+    model, tokenizer = load_model(folder)
     folder_name = folder.resolve().name
     text = CARD.format(
         **vars(model.config),
         title=title or folder_name,
         folder=folder_name,
         parameters=sum(weight.numel() for weight in model.parameters()),
+        beginning=_beginning(tokenizer),
         training=training or _training(folder / "history.json") or "Not recorded.",
     )
-    write(folder / "README.md", text.encode())
+    with explain_write_errors(folder / "README.md"):
+        write(folder / "README.md", text.encode())
     return folder / "README.md"
+
+
+def _beginning(tokenizer: Tokenizer) -> str:
+    """The token before each story, in words."""
+    if tokenizer.bos_id == tokenizer.eot_id:
+        return "an end-of-text token"
+    return f"the token `{tokenizer.decode([tokenizer.bos_id])}`"
 
 
 def _training(path: Path) -> str | None:

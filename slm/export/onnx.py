@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from slm.checkpoint.loading import load_model
 from slm.export.requirements import missing_library, require_unquantized
+from slm.export.temporary_file import temporary_file
 from slm.model.transformer import Transformer
 
 
@@ -50,18 +51,15 @@ def export_onnx(folder: str | Path, file: str | Path, *, int8: bool = False) -> 
     model, _ = load_model(folder)
     require_unquantized(model)
     file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.part")
-    try:
-        _write_onnx(model, partial)
+    with temporary_file(file) as partial:
         if int8:
             from onnxruntime.quantization import quantize_dynamic
 
-            quantize_dynamic(partial, file)
+            whole = partial.with_name("whole.onnx")
+            _write_onnx(model, whole)
+            quantize_dynamic(whole, partial)
         else:
-            partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+            _write_onnx(model, partial)
     return file
 
 

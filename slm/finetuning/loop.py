@@ -57,6 +57,9 @@ def finetune(
     """
     config = FineTuneConfig(**settings)
     model.check_tokenizer(tokenizer)
+    if hasattr(model, "quantization"):
+        mend = "fine-tune the one it was made from, and quantize the result"
+        raise ValueError(f"A quantized model cannot be fine-tuned: {mend}.")
     context_length = model.config.context_length
     max_tokens = context_length - 1  # the last one is the end of text
     own, held_out = own_stories(stories, tokenizer, max_tokens, config.held_out, config.seed)

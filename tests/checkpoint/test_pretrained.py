@@ -388,13 +388,26 @@ def test_too_large_a_model_and_one_in_other_files_are_refused(hub):
         fetch_model("somebody/old")
 
 
-def test_without_a_network_a_sentence_says_so(hub, monkeypatch):
+class NetworkError(Exception):
+    """As the network's libraries have them: of no class that the standard library knows."""
+
+
+@pytest.mark.parametrize("error", [OSError("no route"), NetworkError("name not known\nat all")])
+def test_without_a_network_one_sentence_says_so(error, hub, monkeypatch):
     def refuse(self, name, files_metadata):
-        raise OSError("no route")
+        raise error
 
     monkeypatch.setattr(hub[0], "model_info", refuse)
-    with pytest.raises(ConnectionError, match="cannot be reached"):
-        fetch_model("somebody/small-llama")
+    with pytest.raises(ConnectionError, match="no folder runs/nothing, and the hub") as caught:
+        fetch_model("runs/nothing")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["runs/my model", "runs/--", "runs/a..b"])
+def test_a_name_that_no_model_can_have_is_a_missing_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="There is no folder"):
+        slm.load_model(name)
 
 
 def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(hub, tmp_path, monkeypatch):
@@ -403,3 +416,11 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(hub, tmp_path, 
     with pytest.raises(FileNotFoundError, match="There is no model at"):
         slm.load_model("runs/mien")
     assert hub[1] == []
+
+
+def test_a_loaded_model_knows_its_name_for_an_adapter_to_name_its_base(
+    hub, folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert slm.load_model("somebody/small-llama")[0].name_or_path == "somebody/small-llama"
+    assert slm.load_model("model")[0].name_or_path == str(folder.resolve())

@@ -1,3 +1,4 @@
+import json
 import signal
 from functools import partial
 from pathlib import Path
@@ -208,3 +209,19 @@ def test_held_out_stories_are_not_learned_from(tokenizer):
 def test_what_makes_no_sense_is_refused(tune, stories, settings, error, sentence):
     with pytest.raises(error, match=sentence):
         tune(stories, **settings)
+
+
+def test_a_quantized_model_is_refused_with_what_to_do_instead(random_model, tokenizer):
+    small = slm.quantize(random_model())
+    with pytest.raises(ValueError, match="fine-tune the one it was made from"):
+        slm.finetune(small, tokenizer, ["A cat sat.", "A dog ran."])
+
+
+def test_an_adapter_names_the_model_that_it_belongs_to(random_model, tokenizer, ordinary, tmp_path):
+    pytest.importorskip("peft")
+    base = slm.save_model(tmp_path / "base", random_model(), tokenizer)
+    model, _ = slm.load_model(base)
+    how = dict(ordinary=ordinary, epochs=1, lora_rank=2, device="cpu")
+    finetune(model, tokenizer, MINE, folder=tmp_path / "mine", **how)
+    saved = (tmp_path / "mine" / "adapter" / "adapter_config.json").read_text(encoding="utf-8")
+    assert json.loads(saved)["base_model_name_or_path"] == str(base.resolve())
