@@ -87,7 +87,8 @@ def finetune(
         tuned, tokenizer, batches, held_out, optimizers, training, early_stopping, callback
     )
     if adapter and folder:
-        adapter.save_pretrained(str(Path(folder) / "adapter"))
+        # Embeddings are not adapted: without this, peft would look for them in the base model.
+        adapter.save_pretrained(str(Path(folder) / "adapter"), save_embedding_layers=False)
     if adapter:
         tuned = adapter.merge_and_unload()
     tuned.to("cpu").eval()
