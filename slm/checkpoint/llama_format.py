@@ -210,6 +210,8 @@ def from_llama_config(llama: dict) -> ModelConfig:
     if llama.get("head_dim") not in (None, config.head_dim):
         width = f"hidden_size / num_attention_heads ({config.head_dim})"
         raise ValueError(f"its head_dim is {llama['head_dim']!r}, and only {width} is supported")
+    if config.rope_theta < 1:
+        raise ValueError(f"its rope_theta is {config.rope_theta!r}, and it must be 1 or more")
     if config.context_length > MAX_CONTEXT_LENGTH:
         length = f"its max_position_embeddings is {config.context_length:,}"
         raise ValueError(f"{length}, and at most {MAX_CONTEXT_LENGTH:,} are supported")

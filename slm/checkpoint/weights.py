@@ -15,6 +15,7 @@ from slm.settings import ModelConfig
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # names the file of each tensor, where there are several
+LARGEST_WEIGHT = 1e10  # far beyond those of any trained model
 FLOATS = {"F64", "F32", "F16", "BF16"}  # the kinds of numbers that weights may be
 
 
@@ -131,10 +132,16 @@ def _quantized_shapes(
 
 
 def check_finite(tensors: dict[str, Tensor]) -> None:
-    """Raise ValueError, naming the tensor, where a number is NaN or infinite."""
+    """Raise ValueError, naming the tensor, where a number is NaN, infinite or so large that what is
+    computed with it would be."""
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if not tensor.is_floating_point():
+            continue
+        if not torch.isfinite(tensor).all():
             raise ValueError(f"the weights {name} hold numbers that are NaN or infinite")
+        largest = tensor.abs().max().item()
+        if largest > LARGEST_WEIGHT:
+            raise ValueError(f"the weights {name} hold a number as large as {largest:.0e}")
 
 
 def fill(model: Transformer, tensors: dict[str, Tensor]) -> None:

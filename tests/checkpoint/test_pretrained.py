@@ -145,9 +145,12 @@ def test_two_that_contradict_each_other_are_refused(folder):
         ("model_type", "mistral"),
         ("quantization", {"bits": 8}),
         ("max_position_embeddings", 2**40),
+        ("rope_theta", 1e-300),
     ],
 )
 def test_a_setting_that_would_change_the_model_is_refused_by_its_name(key, value, folder):
+    if key == "rope_theta":
+        edit_json(folder / "config.json", rope_parameters=...)
     edit_json(folder / "config.json", **{key: value})
     with pytest.raises(ValueError, match=key if key != "quantization" else "model_type"):
         slm.load_model(folder)
@@ -245,6 +248,13 @@ def test_weights_that_are_no_numbers_are_refused_by_name(number, folder, random_
     with pytest.raises(ValueError, match=r"model\.norm\.weight"):
         slm.save_model(folder.parent / "new", model, tokenizer)
     assert not (folder.parent / "new").exists()
+
+
+def test_a_weight_that_computing_would_make_infinite_is_refused_by_name(folder):
+    name = "model.layers.1.mlp.up_proj.weight"
+    change_weights(folder, lambda weights: weights[name].view(-1)[7].fill_(1e30))
+    with pytest.raises(ValueError, match=rf"{name} hold a number as large as 1e\+30"):
+        slm.load_model(folder)
 
 
 def test_a_weight_too_large_for_16_bits_is_not_saved_as_infinity(random_model, tokenizer, tmp_path):
