@@ -143,6 +143,9 @@ class PretrainedTokenizer:
             changes["pad_token"] = self._inner.id_to_token(self.eot_id)
         if "model_input_names" not in config:
             changes["model_input_names"] = ["input_ids", "attention_mask"]
+        if config.get("tokenizer_class") == "TokenizersBackend":
+            # transformers 5's name: 4 does not know it, and both know this one.
+            changes["tokenizer_class"] = "PreTrainedTokenizerFast"
         if not changes:
             return content
         return json.dumps(config | changes, indent=2, ensure_ascii=False).encode()

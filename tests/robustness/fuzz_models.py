@@ -29,6 +29,7 @@ SECONDS = 10  # for one folder: a whole one takes a hundredth of it
 MEMORY = 1_500_000_000  # bytes beyond what the libraries take
 CLEAN, ACCEPTED, ELSE = "clean sentence", "rightly accepted", "anything else"
 
+DEEP = "a list in a list in a list"  # stands for as many as the library would not write
 STRANGE_VALUES = [
     None,
     True,
@@ -120,9 +121,10 @@ def damage_json(content: bytes, generator: random.Random) -> bytes:
         elif kind == "rename" and isinstance(parent, dict):
             parent[f"{key}_"] = parent.pop(key)
         elif kind == "deep":
-            for _ in range(generator.choice([10, 200, 900])):
-                parent[key] = [parent[key]]
-    return json.dumps(data).encode("utf-8", "surrogatepass")
+            parent[key] = DEEP
+    depth = generator.choice([10, 200, 2_000, 100_000])
+    text = json.dumps(data).replace(f'"{DEEP}"', "[" * depth + "1" + "]" * depth)
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _random_entry(data, generator: random.Random):
@@ -197,7 +199,7 @@ def fuzz(cases: int, root: Path) -> tuple[dict[str, Counter], list[Finding]]:
     def too_slow(signal_number, frame):
         raise TimeoutError(f"it took over {SECONDS} s")
 
-    signal.signal(signal.SIGALRM, too_slow)
+    old_handler = signal.signal(signal.SIGALRM, too_slow)
     for file, counter in counts.items():
         for seed in range(cases):
             base = bases[seed % len(bases)]
@@ -213,6 +215,7 @@ def fuzz(cases: int, root: Path) -> tuple[dict[str, Counter], list[Finding]]:
             finally:
                 signal.alarm(0)
             counter[outcome] += 1
+    signal.signal(signal.SIGALRM, old_handler)
     return counts, findings
 
 

@@ -172,6 +172,7 @@ def test_saved_it_names_a_token_for_padding_and_the_inputs_of_the_model(sentence
     PretrainedTokenizer(sentencepiece).save(tmp_path / "again")
     saved = json.loads((tmp_path / "again" / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert saved["pad_token"] == "</s>"
+    assert saved["tokenizer_class"] == "PreTrainedTokenizerFast"  # which transformers 4 knows too
     assert saved["model_input_names"] == ["input_ids", "attention_mask"]
     theirs = AutoTokenizer.from_pretrained(tmp_path / "again")
     batch = theirs(["Once", "Once upon a time"], padding=True)
