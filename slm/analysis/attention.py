@@ -1,25 +1,40 @@
-"""Looking inside: what each head of a model pays attention to (optional)."""
+"""Looking inside: what each head of a model pays attention to."""
 
 import torch
 from torch import Tensor
 
-from slm.model.transformer import Transformer, evaluating
+from slm.model.transformer import Attention, Transformer, causal_mask, evaluating
 
 
 def attention_maps(model: Transformer, ids: Tensor) -> Tensor:
     """How much each token attends to each earlier one: `(T,)` or `(1, T)` ids to `(L, H, T, T)`.
-    Row t of a map holds the weights, summing to 1, with which token t gathers tokens 0 to t."""
-    decoder, T, maps = model.model, ids.shape[-1], []
-    if ids.numel() != T:
+
+    Row t of a map holds the weights, summing to 1, with which token t gathers tokens 0 to t. They
+    are computed beside the model, from what goes into each attention while it reads the ids."""
+    tokens = ids.shape[-1]
+    if ids.numel() != tokens:
         raise ValueError(f"attention_maps takes one row of ids, not {tuple(ids.shape)}.")
-    cos, sin = decoder.positions(0, T)
-    future = torch.ones(T, T, dtype=torch.bool, device=ids.device).triu(1)
-    with evaluating(model):
-        x = decoder.embed_tokens(ids.view(1, T))  # (1, T, C)
-        for layer in decoder.layers:
-            q, k, _ = layer.self_attn.project(layer.input_layernorm(x), cos, sin)
-            k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # (1, H, T, D)
-            scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # (1, H, T, T)
-            maps.append(scores.masked_fill(future, float("-inf")).softmax(-1))
-            x = layer(x, cos, sin)
+    maps = []
+
+    def record(attention: Attention, inputs: tuple) -> None:
+        x, cos, sin = inputs[:3]
+        maps.append(attention_weights(attention, x, cos, sin))
+
+    hooks = [layer.self_attn.register_forward_pre_hook(record) for layer in model.model.layers]
+    try:
+        with evaluating(model):
+            model(ids.view(1, tokens))
+    finally:
+        for hook in hooks:
+            hook.remove()
     return torch.cat(maps)  # (L, H, T, T)
+
+
+def attention_weights(attention: Attention, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The weights `(B, H, T, T)` with which the tokens in `x` `(B, T, C)` attend to each other:
+    softmax(q k / sqrt(D)), as in `slm.model.attend`, where they are not kept."""
+    q, k, _ = attention.project(x, cos, sin)  # (B, H, T, D), (B, G, T, D)
+    k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # (B, H, T, D)
+    scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # (B, H, T, T)
+    seen = causal_mask(x.shape[1], x.shape[1], x.device)  # (T, T)
+    return scores.masked_fill(~seen, float("-inf")).softmax(-1)

@@ -11,7 +11,8 @@ from slm.analysis.ngram import NGram
 from slm.analysis.openings import OPENINGS
 from slm.analysis.originality import Copy, distinct, longest_copies, repetition
 from slm.evaluation import Evaluation, summarize, token_nats
-from slm.generation.text_generation import generate, generate_tokens
+from slm.generation.decoder import FastDecoder
+from slm.generation.text_generation import before_end, generate, generate_ids
 from slm.model.transformer import Transformer
 from slm.settings import ModelConfig, SamplingConfig
 from slm.stories.cleaning import Stories
@@ -69,16 +70,10 @@ def sample_stories(
     """`n` stories without a prompt, and the share of them that ended by themselves within
     `max_new_tokens`. `settings` are fields of `SamplingConfig`."""
     eot = tokenizer.eot_id
-    prompts = torch.full((n, 1), eot)
-    steps = generate_tokens(model, prompts, SamplingConfig(**settings), eot)
-    rows = torch.stack(list(steps), 1).tolist()  # n rows, one column for each decode step
-    stories = []
-    ended = 0
-    for row in rows:
-        if eot in row:
-            ended += 1
-            row = row[: row.index(eot)]
-        stories.append(tokenizer.decode(row))
+    steps = generate_ids(FastDecoder(model), [[eot]], SamplingConfig(**settings), eot, n)
+    rows = list(zip(*steps, strict=True))  # n rows, one column for each decode step
+    stories = [tokenizer.decode(before_end(row, eot)) for row in rows]
+    ended = sum(eot in row for row in rows)
     return stories, ended / n
 
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
-
 from slm.checkpoint.saving import save_model
 from slm.evaluation import evaluate
-from slm.generation.text_generation import generate_tokens
+from slm.generation.decoder import FastDecoder
+from slm.generation.text_generation import generate_ids
 from slm.model.transformer import Transformer
 from slm.settings import SamplingConfig
 from slm.tokenizer.byte_pair import Tokenizer
@@ -66,11 +65,12 @@ def _measure(model: Transformer, tokenizer: Tokenizer, stories: Sequence[str]) -
 def _measure_speed(model: Transformer, tokenizer: Tokenizer, new_tokens: int = 200) -> float:
     """Tokens a second of one story, greedy: the best of three."""
     sampling = SamplingConfig(max_new_tokens=new_tokens, temperature=0)
-    prompt = torch.tensor([[tokenizer.bos_id]])
+    prompts = [[tokenizer.bos_id]]
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        list(generate_tokens(model, prompt, sampling, eot_id=-1))  # -1: no token ends it early
+        decoder = FastDecoder(model)
+        list(generate_ids(decoder, prompts, sampling, eot_id=-1))  # -1: no token ends it early
         seconds.append(time.perf_counter() - start)
     return new_tokens / min(seconds)
 

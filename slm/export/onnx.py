@@ -12,31 +12,44 @@ from slm.export.temporary_file import temporary_file
 from slm.model.transformer import Transformer
 
 
-class _WithCache(nn.Module):
+class _GrowingCache:
+    """What `KVCache` is to the model's attention, made of tensors that grow: ONNX has no memory
+    that could be written to."""
+
+    def __init__(self, past: Tensor):
+        self.past = past  # (L, B, 2 G, S, D)
+        self.present: list[Tensor] = []  # of each layer (B, 2 G, S + T, D)
+
+    def extend(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
+        """Add a layer's new keys and values `(B, 2 G, T, D)`; return all keys and all values."""
+        keys_values = torch.cat((self.past[layer], new), dim=2)  # (B, 2 G, S + T, D)
+        self.present.append(keys_values)
+        keys, values = keys_values.chunk(2, dim=1)
+        return keys, values
+
+
+class _OnnxTransformer(nn.Module):
     """A transformer as ONNX wants it: nothing but tensors go in and come out."""
 
     def __init__(self, model: Transformer):
         super().__init__()
-        self.inner, self.groups = model, model.config.n_heads // model.config.n_kv_heads
+        self.inner = model
 
     def forward(self, ids: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids `(B, T)` and what is known of S tokens before them, `(L, B, 2 G, S, D)`, to logits
-        `(B, T, V)` and what is known of all, `(L, B, 2 G, S + T, D)`."""
-        decoder, present = self.inner.model, []
-        places = past.shape[3] + torch.arange(ids.shape[1])  # (T,)
-        cos, sin = decoder.tables[:, places]
-        mask = torch.arange(past.shape[3] + ids.shape[1]) <= places.unsqueeze(1)  # (T, S + T)
-        x = decoder.embed_tokens(ids)
-        for layer, before in zip(decoder.layers, past.unbind(), strict=True):
-            q, k, v = layer.self_attn.project(layer.input_layernorm(x), cos, sin)
-            present.append(torch.cat((before, torch.cat((k, v), 1)), 2))  # (B, 2 G, S + T, D)
-            k, v = (x.repeat_interleave(self.groups, 1) for x in present[-1].chunk(2, 1))
-            y = F.scaled_dot_product_attention(q, k, v, mask)
-            x = x + layer.self_attn.o_proj(y.transpose(1, 2).flatten(2))
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
-        tied = self.inner.config.tie_embeddings
-        table = decoder.embed_tokens if tied else self.inner.lm_head
-        return F.linear(decoder.norm(x), table.weight), torch.stack(present)
+        """Ids `(B, T)` and the keys and values of S tokens before them, `(L, B, 2 G, S, D)`, to
+        logits `(B, T, V)` and the keys and values of all, `(L, B, 2 G, S + T, D)`."""
+        decoder = self.inner.model
+        read = past.shape[3]  # S
+        new = ids.shape[1]  # T
+        positions = read + torch.arange(new)  # (T,)
+        cos, sin = decoder.tables[:, positions]  # (T, D) each
+        mask = torch.arange(read + new) <= positions.unsqueeze(1)  # (T, S + T)
+        cache = _GrowingCache(past)
+        x = decoder.embed_tokens(ids)  # (B, T, C)
+        for layer in decoder.layers:
+            x = layer(x, cos, sin, cache, mask)
+        logits = F.linear(decoder.norm(x), self.inner.output_embeddings.weight)  # (B, T, V)
+        return logits, torch.stack(cache.present)
 
 
 def export_onnx(folder: str | Path, file: str | Path, *, int8: bool = False) -> Path:
@@ -87,7 +100,7 @@ def _write_onnx(model: Transformer, file: Path) -> None:
     past = torch.zeros(config.n_layers, 2, 2 * config.n_kv_heads, 4, config.head_dim)
     rows, new, read = (torch.export.Dim(name) for name in ("rows", "new", "read"))
     torch.onnx.export(
-        _WithCache(model).eval(),
+        _OnnxTransformer(model).eval(),
         (ids, past),
         file,
         input_names=["ids", "past"],

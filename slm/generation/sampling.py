@@ -1,47 +1,113 @@
-"""Sampling: from logits to the next token by temperature, top-k, top-p and min-p."""
+"""Sampling: from the model's logits to the next token, one small step after the other.
+
+Shapes: B rows (one story each), V tokens in the vocabulary. A step takes logits `(B, V)` and gives
+logits `(B, V)`; a token that it rules out gets minus infinity."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from slm.settings import SamplingConfig
 
+GREEDY_BELOW = 1e-6  # a lower temperature means: always the likeliest token
+
+
+def apply_repetition_penalty(
+    logits: Tensor, previous: Sequence[Sequence[int]], penalty: float
+) -> Tensor:
+    """Make the tokens that have occurred in a row, its `previous` ids, less likely: divide a
+    positive logit by the penalty, multiply a negative one (Keskar et al. 2019, CTRL,
+    arXiv:1909.05858)."""
+    logits = logits.clone()
+    for row, ids in enumerate(previous):
+        seen = torch.tensor(ids, dtype=torch.long, device=logits.device)  # (S,)
+        scores = logits[row, seen]  # (S,)
+        logits[row, seen] = torch.where(scores > 0, scores / penalty, scores * penalty)
+    return logits
+
+
+def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
+    """Sharpen the distribution below 1, flatten it above."""
+    return logits / temperature
+
+
+def apply_top_k(logits: Tensor, k: int) -> Tensor:
+    """Keep the `k` likeliest tokens (Fan et al. 2018, arXiv:1805.04833)."""
+    k = min(k, logits.shape[-1])
+    lowest_kept = logits.topk(k).values[:, -1:]  # (B, 1)
+    return logits.masked_fill(logits < lowest_kept, -math.inf)
+
+
+def apply_top_p(logits: Tensor, p: float) -> Tensor:
+    """Keep the fewest likeliest tokens whose probabilities reach `p` together, the nucleus
+    (Holtzman et al. 2020, arXiv:1904.09751)."""
+    ordered, order = logits.sort(descending=True)  # (B, V) each
+    probabilities = ordered.softmax(-1)
+    probability_before = probabilities.cumsum(-1) - probabilities  # of all likelier tokens
+    dropped = probability_before >= p
+    dropped[:, 0] = False  # the likeliest always stays
+    dropped = dropped.gather(1, order.argsort())  # back in the vocabulary's order
+    return logits.masked_fill(dropped, -math.inf)
+
+
+def apply_min_p(logits: Tensor, min_p: float) -> Tensor:
+    """Keep the tokens that are at least `min_p` times as likely as the likeliest one (Nguyen et al.
+    2024, arXiv:2407.01082). A ratio of probabilities is a difference of logits."""
+    lowest_kept = logits.amax(-1, keepdim=True) + math.log(min_p)  # (B, 1)
+    return logits.masked_fill(logits < lowest_kept, -math.inf)
+
 
 def next_token_probabilities(
-    logits: Tensor, sampling: SamplingConfig, previous: Tensor | None = None
+    logits: Tensor, sampling: SamplingConfig, previous: Sequence[Sequence[int]] | None = None
 ) -> Tensor:
-    """Logits `(B, V)` of the next token to the probabilities `(B, V)` that it is drawn from.
-    `previous` `(B, S)` are the ids that the repetition penalty (Keskar et al. 2019, CTRL,
-    arXiv:1909.05858) holds down. Then temperature, top-k (Fan et al. 2018, arXiv:1805.04833), top-p
-    (Holtzman et al. 2020, arXiv:1904.09751) and min-p (Nguyen et al. 2024, arXiv:2407.01082) apply,
-    in this order, each to what the one before it left."""
+    """The probabilities `(B, V)` that the next token is drawn from, given its logits `(B, V)`.
+
+    `previous` are the ids that occurred in each row so far, which the repetition penalty needs.
+    Each step works on what the one before it left; their order is that of transformers."""
     logits = logits.float()
-    if sampling.repetition_penalty != 1 and previous is not None:
-        seen, penalty = logits.gather(1, previous), sampling.repetition_penalty
-        seen = torch.where(seen > 0, seen / penalty, seen * penalty)
-        logits = logits.scatter(1, previous, seen)
-    if sampling.temperature < 1e-6:
-        return torch.zeros_like(logits).scatter(1, logits.argmax(-1, keepdim=True), 1.0)
-    logits = logits / sampling.temperature
-    if sampling.top_k and sampling.top_k < logits.shape[-1]:
-        least = logits.topk(sampling.top_k).values[:, -1:]
-        logits = logits.masked_fill(logits < least, float("-inf"))
+    if previous is not None and sampling.repetition_penalty != 1:
+        logits = apply_repetition_penalty(logits, previous, sampling.repetition_penalty)
+    if sampling.temperature < GREEDY_BELOW:
+        likeliest = logits.argmax(-1, keepdim=True)  # (B, 1)
+        return torch.zeros_like(logits).scatter(1, likeliest, 1.0)
+    logits = apply_temperature(logits, sampling.temperature)
+    if sampling.top_k is not None:
+        logits = apply_top_k(logits, sampling.top_k)
     if sampling.top_p is not None:
-        ordered, order = logits.sort(descending=True)
-        probabilities = ordered.softmax(-1)
-        dropped = probabilities.cumsum(-1) - probabilities >= sampling.top_p
-        dropped[:, 0] = False  # the likeliest always stays
-        logits = logits.masked_fill(dropped.gather(1, order.argsort()), float("-inf"))
-    if sampling.min_p:  # a share of probabilities is a distance of logits
-        least = logits.amax(-1, keepdim=True) + math.log(sampling.min_p)
-        logits = logits.masked_fill(logits < least, float("-inf"))
+        logits = apply_top_p(logits, sampling.top_p)
+    if sampling.min_p:
+        logits = apply_min_p(logits, sampling.min_p)
     return logits.softmax(-1)
 
 
-def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
-    """One id for each row of probabilities `(B, V)`: the one in whose share of the whole a random
-    number falls. Ten times as fast as `torch.multinomial`, which draws one for each of the V."""
-    borders = probabilities.cpu().double().cumsum(-1)  # (B, V)
-    at = torch.rand(len(borders), 1, dtype=torch.float64, generator=generator) * borders[:, -1:]
-    return torch.searchsorted(borders, at, right=True).squeeze(1)  # (B,)
+def draw(probabilities: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """Draw one id for each row of probabilities `(B, V)`: ids `(B,)`.
+
+    The generators draw for equally many rows each: the first for the first B / n rows, and so on.
+    The probabilities are laid end to end; a random number falls into the share of one token. That
+    is ten times as fast as `torch.multinomial`, which draws a random number for each of the V."""
+    upper_ends = probabilities.cpu().double().cumsum(-1)  # (B, V)
+    rows_each = len(probabilities) // len(generators)
+    uniform = torch.cat(
+        [
+            torch.rand(rows_each, 1, dtype=torch.float64, generator=generator)
+            for generator in generators
+        ]
+    )  # (B, 1), from 0 to 1
+    whole = upper_ends[:, -1:]  # (B, 1): 1, up to rounding
+    return torch.searchsorted(upper_ends, uniform * whole, right=True).squeeze(1)  # (B,)
+
+
+def choose_ids(
+    logits: Tensor,
+    sampling: SamplingConfig,
+    generators: Sequence[torch.Generator],
+    previous: Sequence[Sequence[int]] | None = None,
+) -> list[int]:
+    """The next id of each row, given its logits `(B, V)`; for the other arguments see
+    `next_token_probabilities` and `draw`."""
+    if sampling.temperature < GREEDY_BELOW and sampling.repetition_penalty == 1:
+        return logits.argmax(-1).tolist()  # nothing to draw
+    return draw(next_token_probabilities(logits, sampling, previous), generators).tolist()

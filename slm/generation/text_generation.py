@@ -1,85 +1,132 @@
-"""Writing stories: one generator of tokens, on which printing, batches and the web build."""
+"""Generating stories: one loop that decodes ids, on which streams and batches of text are built."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 import torch
-from torch import Tensor
 
-from slm.generation.decoder import NextToken
-from slm.generation.sampling import draw, next_token_probabilities
-from slm.model.kv_cache import KVCache
-from slm.model.transformer import Transformer, evaluating
+from slm.generation.decoder import FastDecoder
+from slm.generation.sampling import choose_ids
+from slm.model.transformer import Transformer
 from slm.settings import SamplingConfig
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.utils.validation import split_settings
 
 
-def generate_tokens(
-    model: Transformer, ids: Tensor, sampling: SamplingConfig, eot_id: int
-) -> Iterator[Tensor]:
-    """Continue B rows of ids `(B, T)`, yielding one new id for each row, `(B,)`, at a time, until
-    every row has written `eot_id` (one that has goes on yielding it), at most `max_new_tokens`
-    times. What does not fit the context is forgotten: of a longer prompt the last `context_length`
-    tokens are read, and where the context is full its newer half is read again."""
-    context_length, weight = model.config.context_length, model.model.embed_tokens.weight
-    generator = torch.Generator()
-    generator.seed() if sampling.seed is None else generator.manual_seed(sampling.seed)
-    ids = new = ids[:, -context_length:].to(weight.device)
-    cache = KVCache(model.config, len(ids), weight)
-    cache.next_token = NextToken(model)
-    first = int(ids[0, 0] == eot_id)  # one story's end does not put off the next's
-    plain = sampling.temperature < 1e-6 and sampling.repetition_penalty == 1
-    stopped = torch.zeros(len(ids), dtype=torch.bool)
-    for _ in range(sampling.max_new_tokens):
-        if cache.length + new.shape[1] > context_length:
-            new, cache.length = ids[:, -(context_length // 2 or 1) :], 0
-        with evaluating(model):
-            logits = model(new, cache)[:, -1]  # (B, V)
-        if plain:
-            drawn = logits.argmax(-1).cpu()  # (B,)
-        else:
-            drawn = draw(next_token_probabilities(logits, sampling, ids[:, first:]), generator)
-        drawn = drawn.masked_fill(stopped, eot_id)
-        stopped = drawn == eot_id
-        yield drawn
-        if stopped.all():
+def generate_ids(
+    decoder: FastDecoder,
+    prompts: Sequence[Sequence[int]],
+    sampling: SamplingConfig,
+    eot_id: int,
+    n: int = 1,
+) -> Iterator[list[int]]:
+    """Continue each prompt `n` times, all side by side; yield one new id for each row at a time.
+
+    The rows are the first prompt's n, then the second's, and so on. A row that has drawn `eot_id`
+    goes on yielding it; when all have, or after `max_new_tokens`, this ends. What does not fit the
+    context is forgotten (see `FastDecoder`). Each prompt has its own generator of random numbers,
+    which starts from the seed: so it is continued as it would be alone."""
+    generators = [_new_generator(sampling.seed) for _ in prompts]
+    rows = [list(prompt) for prompt in prompts for _ in range(n)]  # of each row all ids
+    # The end-of-text token before a story does not count as one that has occurred: else a
+    # repetition penalty would put off the end of the story itself.
+    starts = [1 if row[0] == eot_id else 0 for row in rows]
+    ended = [False] * len(rows)
+    cache = decoder.new_cache(len(rows))
+    logits = decoder.prefill(rows, cache)  # (B, V)
+    for new_tokens in range(1, sampling.max_new_tokens + 1):
+        previous = None
+        if sampling.repetition_penalty != 1:
+            previous = [row[start:] for row, start in zip(rows, starts, strict=True)]
+        new_ids = choose_ids(logits, sampling, generators, previous)
+        for i, row in enumerate(rows):
+            if ended[i]:
+                new_ids[i] = eot_id
+            ended[i] = new_ids[i] == eot_id
+            row.append(new_ids[i])
+        yield new_ids
+        if all(ended) or new_tokens == sampling.max_new_tokens:
             return
-        new = drawn.unsqueeze(1).to(weight.device)  # (B, 1)
-        ids = torch.cat((ids, new), dim=1)
+        logits = decoder.step(rows, cache)  # (B, V)
 
 
-def _draw(
-    model: Transformer, tokenizer: Tokenizer, prompt: str, settings: dict, rows: int = 1
-) -> Iterator[Tensor]:
-    """`generate_tokens` for `rows` stories that begin, after an end-of-text token as in training,
-    with the prompt. What is wrong is refused at the call, before anything is drawn."""
-    sampling = SamplingConfig(**split_settings(settings, SamplingConfig)[0])
-    if not isinstance(prompt, str):
-        raise ValueError(f"The prompt must be a text, not {prompt!r}; an empty one is welcome.")
-    model.check_tokenizer(tokenizer)
-    ids = torch.tensor([[tokenizer.bos_id, *tokenizer.encode(prompt)]] * rows)  # (B, T)
-    return generate_tokens(model, ids, sampling, tokenizer.eot_id)
+def _new_generator(seed: int | None) -> torch.Generator:
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return generator
+
+
+def before_end(ids: Iterable[int], eot_id: int) -> Iterator[int]:
+    """The ids of a story, without its end-of-text token and what follows that."""
+    for id in ids:
+        if id == eot_id:
+            return
+        yield id
 
 
 def stream(model: Transformer, tokenizer: Tokenizer, prompt: str = "", **settings) -> Iterator[str]:
-    """Write one story, yielding its text piece by piece: first the prompt, then what follows.
+    """Generate one story, yielding its text piece by piece: first the prompt, then what follows.
+
     `settings` are fields of `SamplingConfig`. Joined, the pieces are what `generate` gives; none
     holds half a character. Raises ValueError, at the call, for a setting that makes no sense."""
-    drawn = (int(new) for new in _draw(model, tokenizer, prompt, settings))
-    text = tokenizer.decode_stream(id for id in drawn if id != tokenizer.eot_id)
-    return (piece for piece in chain([prompt], text) if piece)
+    sampling = _sampling_config(settings)
+    [prompt_ids] = _encode_prompts(model, tokenizer, [prompt])
+    steps = generate_ids(FastDecoder(model), [prompt_ids], sampling, tokenizer.eot_id)
+    ids = (new_ids[0] for new_ids in steps)
+    pieces = tokenizer.decode_stream(before_end(ids, tokenizer.eot_id))
+    return (piece for piece in chain([prompt], pieces) if piece)
 
 
 def generate(
-    model: Transformer, tokenizer: Tokenizer, prompt: str = "", *, n: int | None = None, **settings
+    model: Transformer,
+    tokenizer: Tokenizer,
+    prompt: str | Sequence[str] = "",
+    *,
+    n: int | None = None,
+    **settings,
 ) -> str | list[str]:
-    """Write a story that begins with `prompt`; with `n`, a list of n stories written side by side.
+    """Generate a story that begins with `prompt`, and return its text, prompt included.
+
+    With several prompts, or with `n`, many stories are generated at once, which is quicker than one
+    after the other, and a list comes back: the first prompt's n stories (without `n`, one), then
+    the second's, and so on. With a seed, each prompt gets the stories that it would get alone.
+
     `settings` are fields of `SamplingConfig`. Raises ValueError for one that makes no sense."""
-    if n is None:
-        return "".join(stream(model, tokenizer, prompt, **settings))
-    if type(n) is not int or n < 1:
+    sampling = _sampling_config(settings)
+    if n is not None and (type(n) is not int or n < 1):
         raise ValueError(f"n must be a whole number from 1 up, not {n!r}.")
-    rows = torch.stack(list(_draw(model, tokenizer, prompt, settings, n)), 1).tolist()
-    ends = [row.index(tokenizer.eot_id) if tokenizer.eot_id in row else None for row in rows]
-    return [prompt + tokenizer.decode(row[:end]) for row, end in zip(rows, ends, strict=True)]
+    one_prompt = isinstance(prompt, str)
+    prompts = [prompt] if one_prompt else prompt
+    prompt_ids = _encode_prompts(model, tokenizer, prompts)
+    n_each = n or 1
+    steps = generate_ids(FastDecoder(model), prompt_ids, sampling, tokenizer.eot_id, n_each)
+    rows = zip(*steps, strict=True)  # from ids step by step to ids row by row
+    beginnings = [prompt for prompt in prompts for _ in range(n_each)]
+    stories = [
+        beginning + tokenizer.decode(before_end(row, tokenizer.eot_id))
+        for beginning, row in zip(beginnings, rows, strict=True)
+    ]
+    return stories[0] if one_prompt and n is None else stories
+
+
+def _sampling_config(settings: dict) -> SamplingConfig:
+    [sampling] = split_settings(settings, SamplingConfig)
+    return SamplingConfig(**sampling)
+
+
+def _encode_prompts(
+    model: Transformer, tokenizer: Tokenizer, prompts: Sequence[str]
+) -> list[list[int]]:
+    """The ids of each prompt, behind the token that a story begins after, as in training."""
+    if not isinstance(prompts, list | tuple):
+        raise ValueError(f"The prompt must be a text, or a list of texts, not {prompts!r}.")
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise ValueError(f"The prompt must be a text, not {prompt!r}; an empty one is welcome.")
+    if not prompts:
+        raise ValueError("There is no prompt: give at least one text, which may be empty.")
+    model.check_tokenizer(tokenizer)
+    return [[tokenizer.bos_id, *tokenizer.encode(prompt)] for prompt in prompts]

@@ -1,4 +1,9 @@
-"""The key-value cache: what was read already need not be computed again."""
+"""The key-value cache: what has been read once need not be computed again.
+
+Shapes: B rows (one story each), G heads of keys and as many of values, S tokens read so far,
+D numbers per head."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -7,19 +12,103 @@ from slm.settings import ModelConfig
 
 
 class KVCache:
-    """The keys and values of tokens already read, so that each is computed only once. There is
-    room for `context_length`, of the type and on the device of `like`; `length` are filled."""
+    """Keys and values of all tokens that a batch of rows has read, layer by layer.
 
-    def __init__(self, config: ModelConfig, batch_size: int = 1, like: Tensor | None = None):
+    `layers` holds one tensor `(rows, 2 G, capacity, D)` per layer: first the heads of keys, then
+    those of values. Row i has read `lengths[i]` tokens; what lies behind them is not valid. There
+    can be fewer rows in use than there is room for: rows are used from the first one on."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        batch_size: int = 1,
+        like: Tensor | None = None,
+        capacity: int | None = None,
+    ):
+        """An empty cache of `batch_size` rows with room for `capacity` tokens each (None: the
+        model's `context_length`), with the dtype and on the device of `like`."""
         like = torch.empty(0) if like is None else like
-        shape = (batch_size, 2 * config.n_kv_heads, config.context_length, config.head_dim)
+        capacity = config.context_length if capacity is None else capacity
+        shape = (batch_size, 2 * config.n_kv_heads, capacity, config.head_dim)
         self.layers = [like.new_zeros(shape) for _ in range(config.n_layers)]
-        self.length = 0
-        self.next_token = None  # a faster way to read one token: see slm/decoding.py
+        self.lengths = [0] * batch_size
 
-    def extend(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
-        """Add a layer's new keys and values, one after the other `(B, 2 G, T, D)`; give back all
-        keys and all values so far, `(B, G, S, D)` each."""
-        end = self.length + new.shape[2]
-        self.layers[layer].narrow(2, self.length, new.shape[2]).copy_(new)
-        return self.layers[layer].narrow(2, 0, end).chunk(2, dim=1)
+    @property
+    def same_length(self) -> bool:
+        """Whether all rows have read equally many tokens."""
+        return self.lengths.count(self.lengths[0]) == len(self.lengths)
+
+    @property
+    def length(self) -> int:
+        """How many tokens each row has read. Raises ValueError where rows differ."""
+        if not self.same_length:
+            raise ValueError(f"The rows of this cache differ in length: {self.lengths}.")
+        return self.lengths[0]
+
+    @property
+    def capacity(self) -> tuple[int, int]:
+        """How many rows there is room for, and how many tokens in each."""
+        rows, _, tokens, _ = self.layers[0].shape
+        return rows, tokens
+
+    @property
+    def bytes_per_token(self) -> int:
+        """The memory that one token of one row takes in all layers."""
+        _, heads, _, head_dim = self.layers[0].shape
+        return len(self.layers) * heads * head_dim * self.layers[0].element_size()
+
+    def clear(self) -> None:
+        """Take all rows out of use; the room stays."""
+        self.lengths = []
+
+    def resize(self, rows: int, tokens: int) -> None:
+        """Make room for so many rows of so many tokens, at least for what is in use."""
+        rows_in_use = len(self.lengths)
+        longest = max(self.lengths, default=0)
+        for number, old in enumerate(self.layers):
+            new = old.new_zeros(rows, old.shape[1], tokens, old.shape[3])
+            new[:rows_in_use, :, :longest] = old[:rows_in_use, :, :longest]
+            self.layers[number] = new
+
+    def advance(self, tokens: int) -> None:
+        """Count `tokens` more in each row, once all layers have been extended by them."""
+        self.lengths = [length + tokens for length in self.lengths]
+
+    def extend(
+        self, layer: int, new: Tensor, positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Store a layer's new keys and values `(B, 2 G, T, D)` behind what the rows have read;
+        return all keys and all values, `(B, G, S, D)` each.
+
+        Where rows differ in length, T is 1 and `positions` `(B,)` are the rows' lengths; S is then
+        that of the longest row, and the caller masks what lies behind the shorter ones."""
+        stored = self.layers[layer]
+        if positions is None:
+            start, new_tokens = self.lengths[0], new.shape[2]
+            stored[: len(new)].narrow(2, start, new_tokens).copy_(new)
+            end = start + new_tokens
+        else:
+            rows = torch.arange(len(new), device=new.device)
+            stored[rows, :, positions] = new.squeeze(2)
+            end = max(self.lengths) + 1
+        keys, values = stored[: len(new), :, :end].chunk(2, dim=1)  # (B, G, S, D) each
+        return keys, values
+
+    def set_rows(self, rows: Sequence[int], other: "KVCache", lengths: Sequence[int]) -> None:
+        """Let each of `rows` hold the first `lengths[i]` tokens of row i of `other`, and nothing
+        else. A row behind the last one in use is added."""
+        longest = max(lengths)
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine[rows, :, :longest] = theirs[:, :, :longest]
+        for row, length in zip(rows, lengths, strict=True):
+            self.lengths[row : row + 1] = [length]
+
+    def remove_row(self, row: int) -> None:
+        """Forget a row. The last row takes its place, so that no gap is left."""
+        last = len(self.lengths) - 1
+        length = self.lengths[last]
+        if row < last:
+            for layer in self.layers:
+                layer[row, :, :length] = layer[last, :, :length]
+            self.lengths[row] = length
+        self.lengths.pop()

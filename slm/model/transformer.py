@@ -1,7 +1,13 @@
-"""The mini-transformer: a Llama-style decoder, to be read once from top to bottom.
-Shapes stand at line ends: B stories at once, T tokens each, C numbers per token (`d_model`),
-H heads of D = C / H numbers, G groups of keys and values, V words in the vocabulary. All is named
-as in Hugging Face's Llama, so a saved model is a Hugging Face model."""
+"""The mini-transformer: a Llama-style decoder, to be read from top to bottom.
+
+Modules and weights are named as in Hugging Face's Llama, so that a saved model is a Hugging Face
+model. Shapes stand at line ends:
+
+    B  stories in a batch          H  query heads
+    T  tokens per story            G  heads of keys and values, shared by H / G query heads each
+    S  tokens that can be seen     D  numbers per head, C / H
+    C  numbers per token           V  tokens in the vocabulary
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,69 +22,113 @@ from slm.tokenizer.byte_pair import Tokenizer
 
 
 def rotary_tables(config: ModelConfig) -> Tensor:
-    """The cosines and sines `(2, T, D)` of rotary positions (Su et al. 2021, arXiv:2104.09864):
-    pair i of a head's numbers turns by theta^(-2i/D) radians per token, so that a query and a key
-    meet at an angle given by their distance alone."""
+    """The cosines and sines `(2, T, D)` of rotary positions (Su et al. 2021, arXiv:2104.09864).
+
+    Pair i of a head's numbers turns by theta^(-2i/D) radians per token, so that a query and a key
+    meet at an angle that depends on their distance alone."""
     pairs = torch.arange(0, config.head_dim, 2) / config.head_dim  # (D/2,)
+    frequencies = config.rope_theta**-pairs  # (D/2,)
     frequencies = config.rope_theta**-pairs  # (D/2,)
     if config.rope_scaling is not None:
         frequencies = config.rope_scaling.scale(frequencies)
-    angles = torch.outer(torch.arange(config.context_length), frequencies)
+    positions = torch.arange(config.context_length)  # (T,)
+    angles = torch.outer(positions, frequencies)  # (T, D/2)
     angles = torch.cat((angles, angles), dim=-1)  # (T, D)
     return torch.stack((angles.cos(), angles.sin()))  # (2, T, D)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (i, i + D/2) of the numbers in `x` `(B, H, T, D)` by its position's angle."""
-    cos, sin, (first, second) = cos.to(x.dtype), sin.to(x.dtype), x.chunk(2, dim=-1)
+    cos = cos.to(x.dtype)  # (T, D)
+    sin = sin.to(x.dtype)  # (T, D)
+    first, second = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
     return x * cos + torch.cat((-second, first), dim=-1) * sin  # (B, H, T, D)
 
 
+def causal_mask(new_tokens: int, all_tokens: int, device: torch.device | str) -> Tensor:
+    """Which tokens each new token sees, `(T, S)`: all cached ones, itself and the new ones before
+    it. Needed where several tokens continue what a cache holds."""
+    seen = torch.ones(new_tokens, all_tokens, dtype=torch.bool, device=device)  # (T, S)
+    return seen.tril(all_tokens - new_tokens)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention of queries `(B, H, T, D)` to keys and values `(B, G, T, D)`, written out: in
-    bfloat16 on a CPU, and over short texts, twice as fast as PyTorch's fused kernel."""
+    """Causal attention of queries `(B, H, T, D)` to keys and values `(B, G, T, D)`, written out.
+
+    In bfloat16 on a CPU and over short texts this is twice as fast as PyTorch's fused kernel."""
     B, H, T, D = q.shape
-    if k.shape[1] < H:
-        k, v = (part.repeat_interleave(H // part.shape[1], dim=1) for part in (k, v))
-    q, k, v = (part.reshape(B * H, T, D) for part in (q, k, v))
-    future = torch.full((T, T), float("-inf"), dtype=q.dtype).triu(1)
-    weights = torch.baddbmm(future, q, k.mT, alpha=D**-0.5).softmax(-1)  # (B H, T, T)
+    queries_per_key = H // k.shape[1]
+    if queries_per_key > 1:
+        k = k.repeat_interleave(queries_per_key, dim=1)  # (B, H, T, D)
+        v = v.repeat_interleave(queries_per_key, dim=1)  # (B, H, T, D)
+    q = q.reshape(B * H, T, D)
+    k = k.reshape(B * H, T, D)
+    v = v.reshape(B * H, T, D)
+    future = torch.full((T, T), float("-inf"), dtype=q.dtype).triu(1)  # -inf above the diagonal
+    scores = torch.baddbmm(future, q, k.mT, alpha=D**-0.5)  # (B H, T, T)
+    weights = scores.softmax(-1)  # (B H, T, T)
     return (weights @ v).view(B, H, T, D)
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention of queries `(B, H, T, D)` to keys and values `(B, G, S, D)` by the fastest kernel.
+
+    Without a mask, T tokens that are all there is see those before them, and one token sees all;
+    otherwise `mask` `(T, S)` says who sees whom."""
+    T, S = q.shape[2], k.shape[2]
+    if mask is None and q.dtype == torch.bfloat16 and q.device.type == "cpu" and T == S <= 512:
+        return attend(q, k, v)
+    return F.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        attn_mask=mask,
+        is_causal=mask is None and T == S,
+        enable_gqa=k.shape[1] < q.shape[1],
+    )
 
 
 class Attention(nn.Module):
     """Causal self-attention (Vaswani et al. 2017, arXiv:1706.03762): each token gathers what it
-    needs from itself and those before it. Several query heads may share one head of keys and values
-    (grouped queries, Ainslie et al. 2023, arXiv:2305.13245)."""
+    needs from itself and from those before it. Several query heads may share one head of keys and
+    values (grouped-query attention, Ainslie et al. 2023, arXiv:2305.13245)."""
 
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
-        self.layer, self.head_dim = layer, config.head_dim
-        self.grouped = config.n_kv_heads < config.n_heads
+        self.layer = layer  # which one in the stack: its place in the cache
+        self.head_dim = config.head_dim
         kv_width = config.n_kv_heads * config.head_dim
         self.q_proj = nn.Linear(config.d_model, config.d_model, bias=False)
         self.k_proj = nn.Linear(config.d_model, kv_width, bias=False)
         self.v_proj = nn.Linear(config.d_model, kv_width, bias=False)
         self.o_proj = nn.Linear(config.d_model, config.d_model, bias=False)
 
+    def split_heads(self, x: Tensor) -> Tensor:
+        """`(B, T, heads D)` to `(B, heads, T, D)`."""
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries `(B, H, T, D)`, keys and values `(B, G, T, D)` of `x` `(B, T, C)`."""
-        flat = self.q_proj(x), self.k_proj(x), self.v_proj(x)  # (B, T, H D or G D)
-        q, k, v = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in flat)
+        q = self.split_heads(self.q_proj(x))  # (B, H, T, D)
+        k = self.split_heads(self.k_proj(x))  # (B, G, T, D)
+        v = self.split_heads(self.v_proj(x))  # (B, G, T, D)
         return rotate(q, cos, sin), rotate(k, cos, sin), v
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        cache: KVCache | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """`(B, T, C)` to `(B, T, C)`; with a cache, `x` continues what the cache holds."""
         q, k, v = self.project(x, cos, sin)
         if cache is not None:
-            k, v = cache.extend(self.layer, torch.cat((k, v), 1))  # (B, G, S, D), S tokens so far
-        T, S, mask = q.shape[2], k.shape[2], None
-        if 1 < T < S:  # new tokens see the cached ones and, of themselves, those not later
-            mask = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)
-        fused, options = F.scaled_dot_product_attention, {"enable_gqa": self.grouped}
-        short = T == S <= 512 and q.dtype == torch.bfloat16 and x.device.type == "cpu"
-        y = attend(q, k, v) if short else fused(q, k, v, mask, is_causal=T == S, **options)
-        return self.o_proj(y.transpose(1, 2).flatten(2))  # (B, H, T, D) to (B, T, C)
+            k, v = cache.extend(self.layer, torch.cat((k, v), dim=1))  # (B, G, S, D) each
+        y = causal_attention(q, k, v, mask)  # (B, H, T, D)
+        y = y.transpose(1, 2).flatten(2)  # (B, T, C)
+        return self.o_proj(y)
 
 
 class MLP(nn.Module):
@@ -96,7 +146,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention, then the MLP, each normed (RMSNorm, Zhang & Sennrich 2019,
+    """One layer: attention, then the MLP, each normalised (RMSNorm, Zhang & Sennrich 2019,
     arXiv:1910.07467) on the way in and added to the residual stream on the way out."""
 
     def __init__(self, config: ModelConfig, layer: int):
@@ -107,14 +157,22 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        cache: KVCache | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """`(B, T, C)` to `(B, T, C)`."""
-        x = x + self.dropout(self.self_attn(self.input_layernorm(x), cos, sin, cache))
-        return x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
+        x = x + self.dropout(self.self_attn(self.input_layernorm(x), cos, sin, cache, mask))
+        x = x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
+        return x
 
 
 class Decoder(nn.Module):
-    """Token ids to the last layer's normed output: everything but the scores."""
+    """Token ids to the normalised output of the last layer: everything but the logits."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -123,22 +181,29 @@ class Decoder(nn.Module):
         self.norm = nn.RMSNorm(config.d_model, config.norm_eps)
         self.register_buffer("tables", rotary_tables(config), persistent=False)  # (2, T, D)
 
+    def positions(self, start: int, end: int) -> Tensor:
+        """The rotary cosines and sines `(2, T, D)` of the positions from `start` up to `end`.
+        Raises ValueError beyond `context_length`."""
+        context_length = self.tables.shape[1]
+        if end > context_length:
+            raise ValueError(f"{end} tokens are more than context_length: give {context_length}.")
+        return self.tables[:, start:end]
+
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """`(B, T)` to `(B, T, C)`."""
-        start = cache.length if cache else 0
-        cos, sin = self.positions(start, start + ids.shape[1])
+        new_tokens = ids.shape[1]
+        start = 0 if cache is None else cache.length
+        end = start + new_tokens
+        cos, sin = self.positions(start, end)  # (T, D) each
+        mask = None
+        if start > 0 and new_tokens > 1:
+            mask = causal_mask(new_tokens, end, ids.device)  # (T, S)
         x = self.embed_tokens(ids)  # (B, T, C)
         for layer in self.layers:
-            x = layer(x, cos, sin, cache)
-        if cache:
-            cache.length += ids.shape[1]
+            x = layer(x, cos, sin, cache, mask)
+        if cache is not None:
+            cache.advance(new_tokens)
         return self.norm(x)
-
-    def positions(self, start: int, end: int) -> Tensor:
-        """Cosines and sines, `(2, T, D)`, of the places from `start` up to `end`."""
-        if end > (most := self.tables.shape[1]):
-            raise ValueError(f"{end} tokens are more than context_length: give {most}.")
-        return self.tables[:, start:end]
 
 
 class Transformer(nn.Module):
@@ -151,23 +216,30 @@ class Transformer(nn.Module):
             self.model = Decoder(config)
             if not config.tie_embeddings:
                 self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.draw_weights(seed)
+
+    def draw_weights(self, seed: int) -> None:
+        """Draw all matrices anew; the norms' weights stay."""
         generator = torch.Generator().manual_seed(seed)
         for name, weight in self.named_parameters():
-            # What writes to the residual stream starts at zero: at first, each block passes its
-            # input on unchanged (Fixup, Zhang et al. 2019, arXiv:1901.09321).
             if name.endswith(("o_proj.weight", "down_proj.weight")):
+                # What writes to the residual stream starts at zero: at first, each block passes
+                # its input on unchanged (Fixup, Zhang et al. 2019, arXiv:1901.09321).
                 nn.init.zeros_(weight)
             elif weight.dim() == 2:
                 nn.init.normal_(weight, std=0.02, generator=generator)
 
+    @property
+    def output_embeddings(self) -> nn.Module:
+        """The module whose weight `(V, C)` scores the tokens: with tied embeddings (Press & Wolf
+        2017, arXiv:1608.05859) the table that they are read in with."""
+        return self.model.embed_tokens if self.config.tie_embeddings else self.lm_head
+
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Token ids `(B, T)`, which continue what the cache holds, to logits `(B, T, V)`: scores of
         each possible next token. Raises ValueError for more than `context_length` tokens."""
-        if cache and cache.next_token and ids.shape[1] == 1:
-            return cache.next_token(ids[:, 0], cache).unsqueeze(1)  # (B, 1, V)
         x = self.model(ids, cache)  # (B, T, C)
-        table = self.model.embed_tokens if self.config.tie_embeddings else self.lm_head
-        return F.linear(x, table.weight)  # (B, T, V)
+        return F.linear(x, self.output_embeddings.weight)  # (B, T, V)
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Raise ValueError where a tokenizer knows more or fewer tokens than the model."""
@@ -181,8 +253,10 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """Dropout is off and no gradients are kept inside; afterwards the model is as it was."""
     was_training = model.training
     try:
+        if was_training:  # only then: to visit all modules takes time
+            model.eval()
         with torch.no_grad():
-            yield model.eval() if was_training else model  # walking all modules takes time
+            yield model
     finally:
         if was_training:
             model.train()

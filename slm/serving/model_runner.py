@@ -2,14 +2,11 @@
 which grows with use."""
 
 import logging
-from dataclasses import replace
 
-import torch
 from torch import Tensor
 
-from slm.generation.decoder import NextTokens
-from slm.model.kv_cache import KVCache
-from slm.model.transformer import Transformer, evaluating
+from slm.generation.decoder import FastDecoder
+from slm.model.transformer import Transformer
 
 logger = logging.getLogger("slm.serving")
 FIRST_LENGTH = 64  # tokens that a row has room for at first
@@ -25,21 +22,16 @@ class ModelRunner:
 
     def __init__(self, model: Transformer, max_rows: int, max_cache_bytes: float):
         self.context_length = model.config.context_length
-        self.lengths: list[int] = []  # of each row, how many tokens the cache holds
-        self._model = model
-        self._decode = NextTokens(model)
+        self._decoder = FastDecoder(model)
+        self._cache = self._decoder.new_cache(0)
         self._max_rows = max_rows
         self._max_bytes = max_cache_bytes
-        self._weight = model.model.embed_tokens.weight
         self._reserved = (0, 0)  # rows, and tokens of each, that the batch may come to need
         self._warned = False
-        self.release()
 
     def cache_bytes(self, rows: int, length: int) -> int:
         """The size of a cache of so many rows with room for so many tokens each."""
-        config = self._model.config
-        numbers_per_token = config.n_layers * 2 * config.n_kv_heads * config.head_dim
-        return rows * length * numbers_per_token * self._weight.element_size()
+        return rows * length * self._cache.bytes_per_token
 
     def check_fits(self, length: int) -> None:
         """Raise CacheTooSmall for a sequence that does not fit, even alone."""
@@ -68,84 +60,44 @@ class ModelRunner:
             )
         return False
 
+    @property
+    def lengths(self) -> list[int]:
+        """Of each row, how many tokens the cache holds."""
+        return self._cache.lengths
+
     def add_row(self, ids: list[int]) -> Tensor:
         """Prefill: read a sequence's tokens into a new row. The logits `(T, V)` after each."""
-        ids = ids[-self.context_length :]
-        logits, own = self._prefill(ids)
-        self._grow(len(self.lengths) + 1, len(ids))
-        self.lengths.append(len(ids))
-        self._store(len(self.lengths) - 1, own)
+        row = len(self.lengths)
+        self._grow(row + 1, min(len(ids), self.context_length))
+        [logits] = self._decoder.read_rows([row], [ids], self._cache)
         return logits
 
     def remove_row(self, row: int) -> None:
         """Free a row: the last one moves there."""
-        length = self.lengths.pop()
-        if row < len(self.lengths):
-            for layer in self._layers:
-                layer[row, :, :length] = layer[len(self.lengths), :, :length]
-            self.lengths[row] = length
+        self._cache.remove_row(row)
 
     def step(self, rows: list[list[int]]) -> Tensor:
         """One decode step: given all ids of each row, of which the cache holds all but the newest,
         the logits `(B, V)` of what follows."""
-        self._shift_full_rows(rows)
-        self._grow(len(rows), max(self.lengths) + 1)
-        logits = self._decode(
-            torch.tensor([ids[-1] for ids in rows], device=self._weight.device),
-            torch.tensor(self.lengths, device=self._weight.device),
-            self._layers,
-        )
-        self.lengths = [length + 1 for length in self.lengths]
-        return logits
+        self._grow(len(rows), min(max(self.lengths) + 1, self.context_length))
+        return self._decoder.step(rows, self._cache)
 
     def release(self) -> None:
         """Give the memory of the cache back. There must be no rows."""
-        self._capacity = (0, 0)  # rows, and tokens of each
-        self._layers: list[Tensor] = []  # (rows, 2 G, T, D) each
-
-    def _prefill(self, ids: list[int]) -> tuple[Tensor, KVCache]:
-        """The logits `(T, V)` after each of the tokens, and a cache of its own that holds them."""
-        own = self._new_cache(1, len(ids))
-        with evaluating(self._model):
-            logits = self._model(torch.tensor([ids], device=self._weight.device), own)  # (1, T, V)
-        return logits[0], own
-
-    def _store(self, row: int, own: KVCache) -> None:
-        for shared, layer in zip(self._layers, own.layers, strict=True):
-            shared[row, :, : layer.shape[2]] = layer[0]
-
-    def _shift_full_rows(self, rows: list[list[int]]) -> None:
-        """Where a row fills the context, forget its older half and read the newer half again, as
-        `slm.generate` does."""
-        half = max(self.context_length // 2, 1)
-        for row, ids in enumerate(rows):
-            if self.lengths[row] == self.context_length:
-                _, own = self._prefill(ids[-half:])
-                self._store(row, own)
-                self.lengths[row] = half - 1  # the newest token is read by the step itself
+        self._cache.resize(0, 0)
 
     def _grow(self, rows: int, length: int) -> None:
         """Make room: for twice as much each time, so that it is not done often; where that would
         be too much, for what is reserved."""
-        if rows <= self._capacity[0] and length <= self._capacity[1]:
+        old_rows, old_length = self._cache.capacity
+        if rows <= old_rows and length <= old_length:
             return
-        new_rows = min(max(self._capacity[0], _next_power_of_two(rows)), self._max_rows)
-        new_length = max(self._capacity[1], _next_power_of_two(length), FIRST_LENGTH)
+        new_rows = min(max(old_rows, _next_power_of_two(rows)), self._max_rows)
+        new_length = max(old_length, _next_power_of_two(length), FIRST_LENGTH)
         new_length = min(new_length, self.context_length)
         if self.cache_bytes(new_rows, new_length) > self._max_bytes:
             new_rows, new_length = self._reserved
-        old_layers = self._layers
-        self._layers = self._new_cache(new_rows, new_length).layers
-        self._capacity = (new_rows, new_length)
-        rows_in_use = len(self.lengths)
-        if rows_in_use:
-            longest = max(self.lengths)
-            for new, old in zip(self._layers, old_layers, strict=True):
-                new[:rows_in_use, :, :longest] = old[:rows_in_use, :, :longest]
-
-    def _new_cache(self, rows: int, length: int) -> KVCache:
-        config = replace(self._model.config, context_length=length)  # room for no more than that
-        return KVCache(config, rows, self._weight)
+        self._cache.resize(new_rows, new_length)
 
 
 def _next_power_of_two(number: int) -> int:

@@ -4,10 +4,9 @@ from collections import defaultdict
 from collections.abc import Sequence as ListOf
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
-from slm.generation.sampling import draw, next_token_probabilities
+from slm.generation.sampling import choose_ids
 from slm.serving.sequence import Sequence, Token
 from slm.settings import SamplingConfig
 
@@ -17,17 +16,13 @@ def sample(sequences: ListOf[Sequence], logits: Tensor, eot_id: int) -> list[int
     `(B, V)`. Rows with the same sampling parameters are worked out together."""
     drawn = [0] * len(sequences)
     for sampling, rows in _rows_by_sampling(sequences).items():
-        if sampling.repetition_penalty == 1:
-            probabilities = next_token_probabilities(logits[rows], sampling)  # (rows, V)
-            for row, row_probabilities in zip(rows, probabilities.split(1), strict=True):
-                drawn[row] = int(draw(row_probabilities, sequences[row].generator))
-        else:  # each row has its own earlier tokens
-            for row in rows:
-                previous = _penalized_ids(sequences[row], eot_id, logits.device)
-                probabilities = next_token_probabilities(
-                    logits[row : row + 1], sampling, previous
-                )  # (1, V)
-                drawn[row] = int(draw(probabilities, sequences[row].generator))
+        generators = [sequences[row].generator for row in rows]
+        previous = None
+        if sampling.repetition_penalty != 1:
+            previous = [_penalized_ids(sequences[row], eot_id) for row in rows]
+        ids = choose_ids(logits[rows], sampling, generators, previous)
+        for row, id in zip(rows, ids, strict=True):
+            drawn[row] = id
     return drawn
 
 
@@ -50,10 +45,7 @@ def _rows_by_sampling(sequences: ListOf[Sequence]) -> dict[SamplingConfig, list[
     return rows
 
 
-def _penalized_ids(sequence: Sequence, eot_id: int, device: torch.device) -> Tensor:
-    """The ids `(1, S)` that the repetition penalty makes less likely: not the one that begins the
-    story, since that would put off its end."""
-    ids = sequence.ids
-    if ids[0] == eot_id:
-        ids = ids[1:]
-    return torch.tensor([ids], device=device)
+def _penalized_ids(sequence: Sequence, eot_id: int) -> list[int]:
+    """The ids that the repetition penalty makes less likely: not the one that begins the story,
+    since that would put off its end."""
+    return sequence.ids[1:] if sequence.ids[0] == eot_id else sequence.ids

@@ -3,21 +3,22 @@
 import math
 from dataclasses import fields
 from difflib import get_close_matches
+from typing import get_args
 
 TINY, HUGE = math.ulp(0.0), 2**63 - 1  # the least above 0; larger ones break what they are given to
 
 
 def check(config, *names: str, whole: bool = False, low: float = TINY, high: float = HUGE) -> None:
     """Raise ValueError where a named field is not a number from `low`, or above 0, to `high`; with
-    `whole`, a whole number. None passes where it is the field's default."""
+    `whole`, a whole number. None passes where the field's type says so."""
     kind, types = ("a whole number", int) if whole else ("a number", (int, float))
     limit = "above 0" if low == TINY else f"from {low} up"
     limit = f"from {low} to {high}" if high < HUGE else limit
     for name in names:
         value = getattr(config, name)
         fits = isinstance(value, types) and not isinstance(value, bool) and low <= value <= high
-        unused = value is None and type(config).__dataclass_fields__[name].default is None
-        if not fits and not unused:
+        optional = type(None) in get_args(type(config).__dataclass_fields__[name].type)
+        if not fits and not (value is None and optional):
             raise ValueError(f"{name} must be {kind} {limit}, not {value!r}.")
 
 

@@ -15,7 +15,8 @@ import torch
 from common import in_turns, machine, serve, table, worker
 
 import slm
-from slm.generation.text_generation import generate_tokens
+from slm.generation.decoder import FastDecoder
+from slm.generation.text_generation import generate_ids
 from slm.tokenizer.byte_pair import Tokenizer
 
 OURS, THEIRS = "slm", "transformers"
@@ -56,8 +57,9 @@ def ours(folder: str, new_tokens: int) -> Callable[[int], list[int]]:
     sampling = slm.SamplingConfig(max_new_tokens=new_tokens, temperature=0)
 
     def write(rows: int) -> list[int]:
-        ids = torch.tensor([prompt_ids(tokenizer)] * rows)
-        return torch.stack(list(generate_tokens(model, ids, sampling, -1)), 1)[0].tolist()
+        prompt = prompt_ids(tokenizer)
+        steps = generate_ids(FastDecoder(model), [prompt], sampling, -1, n=rows)
+        return [new_ids[0] for new_ids in steps]
 
     return write
 

@@ -11,7 +11,8 @@ from slm.export.gguf import export_gguf
 from slm.export.hub import push_to_hub
 from slm.export.model_card import model_card
 from slm.export.onnx import export_onnx
-from slm.generation.text_generation import generate_tokens
+from slm.generation.decoder import FastDecoder
+from slm.generation.text_generation import generate_ids
 
 SHAPES = [{}, {"tie_embeddings": False, "n_kv_heads": 2, "rope_theta": 300.0, "norm_eps": 1e-3}]
 TEXTS = ["", "Once upon a time, there was a cat.", "It's  2 o'clock!\n\n日本語 😀", "<|endoftext|>"]
@@ -25,8 +26,7 @@ def folder(request, random_model, tokenizer, tmp_path):
 
 def greedy(model, ids, count):
     how = slm.SamplingConfig(temperature=0, max_new_tokens=count)
-    drawn = generate_tokens(model, torch.tensor([ids]), how, eot_id=-1)
-    return [int(new) for new in drawn]
+    return [new for [new] in generate_ids(FastDecoder(model), [ids], how, eot_id=-1)]
 
 
 @pytest.mark.parametrize("type", ["f32", "f16"])

@@ -14,8 +14,9 @@ from transformers import (
 )
 
 from slm.checkpoint.saving import save_model
+from slm.generation.decoder import FastDecoder
 from slm.generation.sampling import next_token_probabilities
-from slm.generation.text_generation import generate, generate_tokens, stream
+from slm.generation.text_generation import generate, generate_ids, stream
 from slm.settings import SamplingConfig
 
 PROMPTS = ["", "Once upon a time", "日本語 😀", "The end.<|endoftext|>The cat", "cat " * 60, " \n"]
@@ -29,32 +30,45 @@ FILTERS = {  # in the order in which transformers applies them
 
 
 def spy(model):
-    """A list of the ids that the model is given from now on."""
+    """A list of the ids that the model reads from now on: `(B, T)` of a prompt, then `(B,)`."""
     seen = []
-    model.register_forward_pre_hook(lambda module, given: seen.append(given[0].tolist()))
+    table = model.model.embed_tokens
+    table.register_forward_pre_hook(lambda module, given: seen.append(given[0].tolist()))
     return seen
 
 
-def scripted(model, *rows):
-    """Make the model sure of each row's ids, one after the other; then it has nothing to say."""
-    steps = iter(zip(*rows, strict=True))
-
-    def say(module, given, logits):
-        logits = torch.zeros_like(logits)
-        for row, wanted in enumerate(next(steps)):
-            logits[row, :, wanted] = 1000.0
-        return logits
-
-    model.register_forward_hook(say)
+def markov(random_model, logits):
+    """A model for which what comes next depends on the newest token alone: `logits(id)` are those
+    of what follows `id`, as `{id: logit}`; all others are -100."""
+    model = random_model(n_layers=1, d_model=280, tie_embeddings=False)
+    block, scale = model.model.layers[0], (1 / 280 + model.config.norm_eps) ** -0.5
+    with torch.no_grad():
+        block.self_attn.o_proj.weight.zero_()
+        block.mlp.down_proj.weight.zero_()
+        model.model.norm.weight.fill_(1.0)
+        model.model.embed_tokens.weight.copy_(torch.eye(280))  # normed: `scale` where it is 1
+        model.lm_head.weight.fill_(-100 / scale)
+        for id in range(280):
+            for following, logit in logits(id).items():
+                model.lm_head.weight[following, id] = logit / scale
     return model
 
 
-def constant(model, logits):
-    """Make the model give the same logits whatever it reads: `{id: logit}`, else -100."""
-    row = torch.full((model.config.vocab_size,), -100.0)
-    row[[*logits]] = torch.tensor([*logits.values()])
-    model.register_forward_hook(lambda module, given, out: row.expand_as(out))
-    return model
+def chains(random_model, *rows):
+    """A model that is sure of what comes next: in each row of ids, each after the one before."""
+    after = {id: row[place + 1] for row in rows for place, id in enumerate(row[:-1])}
+    return markov(random_model, lambda id: {after.get(id, id): 1000.0})
+
+
+def constant(random_model, logits):
+    """A model that gives the same logits whatever it reads: `{id: logit}`, else -100."""
+    return markov(random_model, lambda id: logits)
+
+
+def ids_of(model, prompts, eot_id=-1, n=1, **settings):
+    """What `generate_ids` yields: for each step the new ids of all rows."""
+    sampling = SamplingConfig(**settings)
+    return list(generate_ids(FastDecoder(model), prompts, sampling, eot_id, n))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +101,7 @@ def test_filters_are_those_of_transformers(settings):
     theirs = LogitsProcessorList([FILTERS[k](settings[k]) for k in FILTERS if k in settings])
     expected = theirs(previous, logits.clone()).softmax(-1)
     ours = next_token_probabilities(
-        logits, SamplingConfig(**{"temperature": 1.0, "min_p": 0} | settings), previous
+        logits, SamplingConfig(**{"temperature": 1.0, "min_p": 0} | settings), previous.tolist()
     )
     torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-4)
     assert torch.equal(ours > 0, expected > 0)
@@ -108,10 +122,9 @@ def test_unless_told_otherwise_what_is_not_a_twentieth_as_likely_is_left_out():
 
 def test_tokens_are_drawn_as_often_as_their_probabilities_say(random_model):
     likely = {5: math.log(0.6), 6: math.log(0.3), 7: math.log(0.1)}
-    model = constant(random_model(n_layers=1), likely)
-    sampling = SamplingConfig(max_new_tokens=1, temperature=1.0, seed=0)
-    (drawn,) = generate_tokens(model, torch.zeros(20_000, 1, dtype=torch.long), sampling, 279)
-    shares = [(drawn == id).double().mean().item() for id in likely]
+    model = constant(random_model, likely)
+    [drawn] = ids_of(model, [[0]], n=20_000, max_new_tokens=1, temperature=1.0, seed=0)
+    shares = [drawn.count(id) / 20_000 for id in likely]
     assert shares == pytest.approx([0.6, 0.3, 0.1], abs=0.015)  # four deviations
 
 
@@ -125,9 +138,8 @@ def test_temperature_0_writes_what_transformers_writes_greedily(
     expected = theirs.generate(ids, do_sample=False, max_new_tokens=40, min_new_tokens=40)
     expected = expected[0, ids.shape[1] :].tolist()
     assert tokenizer.eot_id not in expected
-    sampling = SamplingConfig(temperature=0, max_new_tokens=40)
-    drawn = [int(new) for new in generate_tokens(model, ids, sampling, tokenizer.eot_id)]
-    assert drawn == expected
+    drawn = ids_of(model, ids.tolist(), tokenizer.eot_id, temperature=0, max_new_tokens=40)
+    assert [new for [new] in drawn] == expected
     text = generate(model, tokenizer, prompt, temperature=0, max_new_tokens=40)
     assert text == prompt + tokenizer.decode(expected)
 
@@ -149,6 +161,7 @@ def test_n_stories_are_written_side_by_side(random_model, tokenizer):
     stories = generate(model, tokenizer, "The cat", n=3, seed=1, max_new_tokens=20)
     assert len(set(stories)) == 3
     assert all(story.startswith("The cat") for story in stories)
+    assert len(seen) == 20
     assert {len(ids) for ids in seen} == {3}
     greedy = generate(model, tokenizer, "The cat", n=2, temperature=0, max_new_tokens=20)
     assert greedy == [generate(model, tokenizer, "The cat", temperature=0, max_new_tokens=20)] * 2
@@ -180,69 +193,113 @@ def test_a_story_begins_after_an_end_of_text_token(prompt, random_model, tokeniz
 
 @pytest.mark.parametrize("write", [generate, lambda *a, **k: "".join(stream(*a, **k))])
 def test_a_story_stops_at_its_end_and_does_not_show_it(write, random_model, tokenizer):
-    ids = tokenizer.encode(" there was a cat.")
-    model = scripted(random_model(), [*ids, tokenizer.eot_id])  # asked for more, it would raise
-    assert write(model, tokenizer, "Once") == "Once there was a cat."
+    ids = tokenizer.encode("abcdefg")
+    model = chains(random_model, [*ids, tokenizer.eot_id, *tokenizer.encode("hi")])
+    seen = spy(model)
+    assert write(model, tokenizer, "a") == "abcdefg"
+    assert len(seen) == len(ids)  # nothing was read after the end
 
 
 def test_a_story_that_has_ended_stays_ended_beside_longer_ones(random_model, tokenizer):
-    a, b, eot = *tokenizer.encode("ab"), tokenizer.eot_id
-    script = [[a, eot, b, b, a], [b, b, b, b, eot], [eot, a, a, eot, a]]
-    model = scripted(random_model(), *script)
-    seen = spy(model)
-    assert generate(model, tokenizer, "", n=3) == ["a", "bbbb", ""]
-    assert [[row[-1] for row in ids] for ids in seen[1:]] == [
-        [a, b, eot],
-        [eot, b, eot],
-        [eot, b, eot],
-        [eot, b, eot],
-    ]
+    a, b, c, w, x, y, z = tokenizer.encode("abcwxyz")
+    eot = tokenizer.eot_id
+    # After the end of a story another would go on.
+    model = chains(random_model, [a, eot, b, c], [w, x, y, z, eot])
+    prompts = ["w", "a", "y"]
+    assert generate(model, tokenizer, prompts) == ["wxyz", "a", "yz"]
+    steps = ids_of(model, [[w], [a], [y]], eot)
+    assert steps == [[x, eot, z], [y, eot, eot], [z, eot, eot], [eot, eot, eot]]
 
 
 def test_max_new_tokens_cuts_a_story_off(random_model, tokenizer):
-    ids = tokenizer.encode("The cat saw the mat.")
-    model = scripted(random_model(), ids)
-    assert generate(model, tokenizer, "", max_new_tokens=len(ids) - 1) == "The cat saw the mat"
+    model = chains(random_model, tokenizer.encode("abcdefg"))
+    assert generate(model, tokenizer, "a", max_new_tokens=4) == "abcde"
+    assert "".join(stream(model, tokenizer, "a", max_new_tokens=4)) == "abcde"
+
+
+SEVERAL = ["Once upon a time", "", "The cat saw the other cat.", "cat " * 60]
+
+
+@pytest.mark.parametrize("n", [None, 1, 3])
+@pytest.mark.parametrize("settings", [{"temperature": 0}, {"seed": 5}, {"seed": 5, "top_k": 9}])
+def test_several_prompts_get_the_stories_that_each_would_get_alone(
+    settings, n, random_model, tokenizer
+):
+    model = random_model()  # of 32 tokens' context, which some outgrow
+    settings = settings | {"max_new_tokens": 40, "n": n}
+    expected = []
+    for prompt in SEVERAL:
+        alone = generate(model, tokenizer, prompt, **settings)
+        expected += [alone] if n is None else alone
+    assert generate(model, tokenizer, SEVERAL, **settings) == expected
+    assert generate(model, tokenizer, tuple(SEVERAL[::-1]), **settings | {"n": None}) == [
+        generate(model, tokenizer, prompt, **settings | {"n": None}) for prompt in SEVERAL[::-1]
+    ]
+
+
+def test_several_prompts_are_decoded_together(random_model, tokenizer):
+    model = random_model()
+    seen = spy(model)
+    stories = generate(model, tokenizer, ["The cat", "cat"], n=2, seed=1, max_new_tokens=9)
+    assert [story.startswith("The cat") for story in stories] == [True, True, False, False]
+    assert len(seen) == 9
+    assert {len(ids) for ids in seen} == {4}
+
+
+def test_the_same_prompt_twice_gets_the_same_story_with_a_seed_and_two_without(
+    random_model, tokenizer
+):
+    model, prompts = random_model(), ["Once"] * 2
+    one, other = generate(model, tokenizer, prompts, seed=3, max_new_tokens=20)
+    assert one == other
+    one, other = generate(model, tokenizer, prompts, max_new_tokens=20)
+    assert one != other
+
+
+def test_one_prompt_in_a_list_gets_a_list(random_model, tokenizer):
+    settings = {"seed": 1, "max_new_tokens": 5}
+    alone = generate(random_model(), tokenizer, "Once", **settings)
+    assert generate(random_model(), tokenizer, ["Once"], **settings) == [alone]
 
 
 @pytest.mark.parametrize("context_length", [1, 2, 7, 32])
-@pytest.mark.parametrize("length", [1, 6, 40])
 @torch.no_grad()
-def test_a_full_context_goes_on_from_its_newer_half(length, context_length, random_model):
+def test_a_full_context_goes_on_from_its_newer_half(context_length, random_model):
     """The reference reads the whole window again for every token, without a cache."""
     model = random_model(context_length=context_length)
-    ids = torch.randint(280, (2, length), generator=torch.Generator().manual_seed(0))
-    drawn = generate_tokens(model, ids, SamplingConfig(temperature=0, max_new_tokens=70), -1)
-    window = ids[:, -context_length:]
-    for step, new in enumerate(drawn):
-        if window.shape[1] > context_length:
-            window = window[:, -max(1, context_length // 2) :]
-        expected = model(window)[:, -1].argmax(-1)
-        assert torch.equal(new, expected), step
-        window = torch.cat((window, expected[:, None]), 1)
-    assert step == 69
+    ids = torch.randint(280, (4, 40), generator=torch.Generator().manual_seed(0)).tolist()
+    prompts = [row[:length] for row, length in zip(ids, [1, 6, 6, 40])]
+    windows = [prompt[-context_length:] for prompt in prompts]
+    steps = ids_of(model, prompts, temperature=0, max_new_tokens=70)
+    for step, new_ids in enumerate(steps):
+        for row, new_id in enumerate(new_ids):
+            if len(windows[row]) > context_length:
+                windows[row] = windows[row][-max(1, context_length // 2) :]
+            expected = model(torch.tensor([windows[row]]))[0, -1].argmax().item()
+            assert new_id == expected, (step, row)
+            windows[row] = [*windows[row], new_id]
+    assert len(steps) == 70
 
 
 def test_pieces_come_as_they_are_written_and_never_hold_half_a_character(random_model, tokenizer):
-    text = "é日😀👩‍👧 the"
+    text = "é日😀xyz"
     ids = tokenizer.encode(text)
-    assert len(ids) > 15
-    model = scripted(random_model(), [*ids, tokenizer.eot_id])
+    assert len(set(ids)) == len(ids) > 10
+    model = chains(random_model, [tokenizer.encode("a")[0], *ids, tokenizer.eot_id])
     seen = spy(model)
     pieces, calls = [], []
-    for piece in stream(model, tokenizer, "Once"):
+    for piece in stream(model, tokenizer, "a"):
         pieces.append(piece)
         calls.append(len(seen))
-    assert calls[0] == 0
-    assert calls == sorted(set(calls))
-    assert "".join(pieces) == "Once" + text
-    assert {"é", "日", "😀"} <= set(pieces)
+    assert pieces == ["a", *text]
+    assert calls == [0, 2, 5, 9, 10, 11, 12]  # the bytes of each character, and no more, are there
 
 
 def test_a_character_that_is_cut_off_reads_the_same_in_both_ways(random_model, tokenizer):
     ids = tokenizer.encode("a😀")[:-1]
+    model = chains(random_model, ids)
     written = [
-        "".join(write(scripted(random_model(), ids), tokenizer, "", max_new_tokens=len(ids)))
+        "".join(write(model, tokenizer, "a", max_new_tokens=len(ids) - 1))
         for write in (generate, stream)
     ]
     assert written == ["a\ufffd"] * 2
@@ -280,12 +337,25 @@ def test_the_repetition_penalty_holds_words_down_but_not_the_end_of_the_story(
     random_model, tokenizer
 ):
     a, b = tokenizer.encode("ab")
-    model = constant(random_model(), {a: 10.0, b: 8.0, tokenizer.eot_id: 6.0})
+    model = constant(random_model, {a: 10.0, b: 8.0, tokenizer.eot_id: 6.0})
     settings = {"temperature": 0, "max_new_tokens": 9}
     assert generate(model, tokenizer, "", **settings) == "a" * 9
     # After a (10 to 5) and b (8 to 4) the end (6) is the likeliest; held down (3) it would not be.
     assert generate(model, tokenizer, "", repetition_penalty=2.0, **settings) == "ab"
     assert generate(model, tokenizer, "b", repetition_penalty=2.0, **settings) == "ba"
+
+
+@pytest.mark.parametrize("name", ["top_k", "top_p", "min_p", "seed"])
+def test_none_is_taken_where_a_setting_can_be_left_out(name, random_model, tokenizer):
+    settings = {"temperature": 1.5, "seed": 1, "max_new_tokens": 5, name: None}
+    assert generate(random_model(), tokenizer, "The", **settings).startswith("The")
+
+
+def test_no_min_p_is_a_min_p_of_zero(random_model, tokenizer):
+    model, settings = random_model(), {"temperature": 2.0, "seed": 1, "max_new_tokens": 30}
+    without = generate(model, tokenizer, "The", min_p=None, **settings)
+    assert without == generate(model, tokenizer, "The", min_p=0, **settings)
+    assert without != generate(model, tokenizer, "The", min_p=0.3, **settings)
 
 
 WRONG = [("max_new_tokens", value) for value in (0, -1, 2.5, None, True, "9")]
@@ -314,11 +384,21 @@ def test_a_misspelt_setting_is_refused_with_the_right_spelling(write, random_mod
         write(model, tokenizer, "Once", xyzzy=1.0)
 
 
-@pytest.mark.parametrize("prompt", [None, 3, b"Once", ["Once"], True])
+@pytest.mark.parametrize("prompt", [None, 3, b"Once", True, ["Once", None], [["Once"]]])
 @pytest.mark.parametrize("write", [generate, stream])
 def test_a_prompt_that_is_no_text_is_refused(write, prompt, random_model, tokenizer):
     with pytest.raises(ValueError, match=r"[Pp]rompt must be a text"):
         write(random_model(n_layers=1), tokenizer, prompt)
+
+
+def test_a_stream_is_of_one_prompt(random_model, tokenizer):
+    with pytest.raises(ValueError, match=r"[Pp]rompt must be a text, not \['Once'\]"):
+        stream(random_model(n_layers=1), tokenizer, ["Once"])
+
+
+def test_no_prompts_are_refused(random_model, tokenizer):
+    with pytest.raises(ValueError, match="at least one"):
+        generate(random_model(n_layers=1), tokenizer, [])
 
 
 @pytest.mark.parametrize("n", [0, -1, 2.5, True, "2"])

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
 import slm
-from slm.generation.decoder import NextToken
-from slm.model.kv_cache import KVCache
+from slm.generation.decoder import FastDecoder
 from slm.quantization.matrix import QuantizedMatrix, quantize
 from slm.quantization.rounding import pack_nibbles, quantize_matrix, unpack_nibbles
 from tests.reference import same
@@ -62,7 +61,7 @@ def test_a_layer_and_a_table_compute_with_the_weights_that_they_say(way):
     torch.testing.assert_close(layer(x), F.linear(x, layer.weight))
     ids = torch.tensor([[5, 0], [0, 3]])
     assert torch.equal(QuantizedMatrix(weight, *way, is_table=True)(ids), layer.weight[ids])
-    two = layer.product([layer, layer], 2.0)
+    two = QuantizedMatrix.fuse([layer, layer], 2.0)
     torch.testing.assert_close(two(x), F.linear(2 * x, layer.weight.repeat(2, 1)))
 
 
@@ -80,9 +79,11 @@ def test_a_quantized_model_is_the_model_with_the_weights_that_it_says(way, field
     ids = torch.randint(280, (2, 9), generator=torch.Generator().manual_seed(2))
     expected = plain(ids)
     same(small(ids), expected)
-    cache, next_token = KVCache(small.config, 2), NextToken(small)
-    for t in range(9):
-        same(next_token(ids[:, t], cache), expected[:, t])
+    decoder = FastDecoder(small)
+    cache = decoder.new_cache(2)
+    decoder.prefill(ids[:, :1].tolist(), cache)
+    for t in range(1, 9):
+        same(decoder.step(ids[:, : t + 1].tolist(), cache), expected[:, t])
 
 
 def test_the_model_that_is_given_stays_as_it_is(random_model):

@@ -3,13 +3,11 @@ import threading
 import pytest
 import torch
 
-from slm.generation.decoder import NextTokens
-from slm.generation.text_generation import generate_tokens
-from slm.model.kv_cache import KVCache
+from slm.generation.decoder import FastDecoder
+from slm.generation.text_generation import generate_ids
 from slm.serving.batching import Batcher, QueueFull
 from slm.serving.sequence import Sequence
 from slm.settings import SamplingConfig
-from tests.reference import same, some_ids
 
 PROMPTS = [[279, 5, 6, 7], [279], [279, 40, 41, 42, 43, 44, 45, 46], [279, 9, 9]]
 
@@ -68,26 +66,8 @@ def write(batcher, *requests):
 
 
 def alone(model, ids, settings):
-    drawn = generate_tokens(model, torch.tensor([ids]), SamplingConfig(**settings), 279)
-    return [int(new) for new in drawn]
-
-
-@pytest.mark.parametrize("fields", [{}, {"n_kv_heads": 2, "tie_embeddings": False}], ids=str)
-@torch.no_grad()
-def test_rows_that_are_differently_long_get_the_logits_they_get_alone(fields, random_model):
-    model, ids = random_model(**fields), some_ids(3, 20)
-    expected, next_tokens = model(ids), NextTokens(model)
-    cache, lengths = KVCache(model.config, 5), torch.tensor([3, 11, 0])
-    for row, length in enumerate(lengths.tolist()):
-        own = KVCache(model.config, 1)
-        if length:
-            model(ids[row : row + 1, :length], own)
-        for layer, mine in zip(cache.layers, own.layers, strict=True):
-            layer[row] = mine[0]
-    for _ in range(8):
-        rows = torch.arange(3)
-        same(next_tokens(ids[rows, lengths], lengths, cache.layers), expected[rows, lengths])
-        lengths = lengths + 1
+    steps = generate_ids(FastDecoder(model), [ids], SamplingConfig(**settings), 279)
+    return [new_ids[0] for new_ids in steps]
 
 
 @pytest.mark.parametrize(
