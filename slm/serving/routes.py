@@ -89,7 +89,7 @@ def error_responses(*statuses: int) -> dict[int, dict]:
     return {status: {"model": ErrorResponse} for status in statuses}
 
 
-EVENT_STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
+EVENT_STREAM = {"text/event-stream": {"schema": {}}}  # each event: the answer's next piece
 REFUSALS = error_responses(400, 401, 404, 408, 413, 429, 500)
 
 public = APIRouter()
