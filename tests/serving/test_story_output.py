@@ -64,3 +64,14 @@ def test_offsets_count_from_an_echoed_prompt(tokenizer):
     story.add(Token(tokenizer.encode("a")[0]))
     story.add(Token(tokenizer.encode("b")[0], finish_reason="length"))
     assert story.next_piece().offsets == (100, 101)
+
+
+def test_the_end_of_text_token_is_in_no_text_and_no_count_but_is_reported(tokenizer):
+    """So that those who score texts find the token that they asked to be written behind them."""
+    story = output(tokenizer)
+    story.add(Token(tokenizer.encode("a")[0], logprob=-1.0))
+    story.add(Token(tokenizer.eot_id, logprob=-2.0, finish_reason="stop"))
+    piece = story.next_piece()
+    assert (piece.text, story.token_count) == ("a", 1)
+    assert [token.logprob for token in piece.tokens] == [-1.0, -2.0]
+    assert piece.offsets == (0, 1)
