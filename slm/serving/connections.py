@@ -1,13 +1,16 @@
-"""Time limits for connections: nobody holds one for long without asking, or without reading."""
+"""Connections: nobody holds one for long without asking, or without reading."""
 
 import asyncio
+import http
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from slm.serving.errors import error_response
 from slm.settings import ServerLimits
 
 
-class TimedConnection(H11Protocol):
+class ClientConnection(H11Protocol):
     """A connection of uvicorn's that is closed where a request's headers do not come in time, or
     where the client does not read the answer. (Between two requests, uvicorn itself closes it; the
     time of bodies is limited in body_limit.py.)"""
@@ -47,6 +50,22 @@ class TimedConnection(H11Protocol):
         self._header_timer = _stop(self._header_timer)
         self._read_timer = _stop(self._read_timer)
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """What is not HTTP is answered in OpenAI's form too."""
+        answer = error_response(http.HTTPStatus.BAD_REQUEST, msg)
+        events = [
+            h11.Response(
+                status_code=answer.status_code,
+                headers=[*answer.raw_headers, (b"connection", b"close")],
+                reason=http.HTTPStatus.BAD_REQUEST.phrase.encode(),
+            ),
+            h11.Data(data=answer.body),
+            h11.EndOfMessage(),
+        ]
+        for event in events:
+            self.transport.write(self.conn.send(event))
+        self.transport.close()
 
     @property
     def _answering(self) -> bool:

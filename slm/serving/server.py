@@ -10,7 +10,7 @@ import uvicorn
 
 from slm.model.transformer import Transformer
 from slm.serving.api import create_app
-from slm.serving.connections import TimedConnection
+from slm.serving.connections import ClientConnection
 from slm.settings import ServerLimits
 from slm.tokenizer.byte_pair import Tokenizer
 
@@ -42,7 +42,7 @@ def server_config(app, limits: ServerLimits) -> uvicorn.Config:
     """How uvicorn runs the app: warnings alone are logged, and connections have time limits."""
     return uvicorn.Config(
         app,
-        http=partial(TimedConnection, limits=limits),
+        http=partial(ClientConnection, limits=limits),
         timeout_keep_alive=limits.idle_seconds,
         log_level="warning",
     )

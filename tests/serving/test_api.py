@@ -398,6 +398,8 @@ def test_a_key_is_asked_for_where_there_is_one(writer):
         assert client.get("/health").status_code == 200
         wrong = {"Authorization": "Bearer secret"}
         assert client.get("/v1/models", headers=wrong).status_code == 401
+        right = {"Authorization": "Bearer secret é".encode()}
+        assert client.get("/v1/models", headers=right).status_code == 200
     with TestClient(create_app(*writer, api_key="secret")) as client:
         for scheme in ("Bearer", "bearer", "BEARER"):
             right = {"Authorization": f"{scheme} secret"}
@@ -466,6 +468,16 @@ def test_enormous_numbers_get_an_answer_and_never_500(client, field):
         assert answer.status_code in (200, 400, 404), body[:80]
         if answer.status_code != 200:
             assert answer.json()["error"]["message"].endswith("."), answer.text
+
+
+@pytest.mark.parametrize("field", CHAT_FIELDS)
+def test_enormous_numbers_get_an_answer_and_never_500_in_a_chat(client, field):
+    for value in [json.dumps(value).encode() for value in ENORMOUS] + HUGE_BODIES:
+        start = b'{"messages": [{"role": "user", "content": "a"}], '
+        body = start + b'"max_tokens": 1, "%s": %s}' % (field.encode(), value)
+        headers = {"Content-Type": "application/json"}
+        answer = client.post("/v1/chat/completions", content=body, headers=headers)
+        assert answer.status_code in (200, 400, 404), body[:80]
 
 
 def test_what_the_request_allows_the_settings_allow_too(client):

@@ -86,6 +86,14 @@ def test_a_body_that_does_not_come_gets_a_sentence(random_model, tokenizer):
         assert b"did not come within 0.3 seconds" in answer
 
 
+def test_what_is_no_http_gets_a_sentence(random_model, tokenizer):
+    with connected(random_model(), tokenizer, ServerLimits()) as connection:
+        connection.sendall(b"hello\r\n\r\n")
+        _, answer = seconds_until_closed(connection)
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert json.loads(answer.split(b"\r\n\r\n")[1])["error"]["message"].endswith(".")
+
+
 def test_a_client_that_never_reads_is_paused_and_then_given_up(
     random_model, tokenizer, monkeypatch
 ):
