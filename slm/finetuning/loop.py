@@ -130,7 +130,7 @@ def _save(
             adapter.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
     except (OSError, SafetensorError) as error:
         say(
-            f"The model could not be saved in {folder} ({error}). It is in what finetune returned: "
+            f"The model could not be saved in {folder}. {error} It is in what finetune returned: "
             "slm.save_model(another_folder, tuned.model, tuned.tokenizer) saves it."
         )
         return False

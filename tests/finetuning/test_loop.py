@@ -282,8 +282,7 @@ def test_a_model_that_cannot_be_saved_is_not_lost(tune, tmp_path, capsys, lora_r
     assert done.folder is None
     assert done.after["yours"].nats_per_token < done.before["yours"].nats_per_token
     said = capsys.readouterr().out
-    assert f"could not be saved in {tmp_path / 'mine'} (" in said
-    assert "model.safetensors'" in said
+    assert f"could not be saved in {tmp_path / 'mine'}. " in said
     assert ".part" not in said
     slm.save_model(tmp_path / "elsewhere", done.model, done.tokenizer)
 
