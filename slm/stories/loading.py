@@ -13,6 +13,7 @@ from slm.stories.tinystories import load_tinystories
 PRACTICE = "practice corpus"
 MOST_PRACTICE_STORIES = 20_000  # more of them would hardly say anything new
 HELD_OUT_SHARE = 10  # one story of so many is held out to validate on
+FEW = 20  # stories: with fewer, scores on those held out say little
 
 
 def load_stories(
@@ -51,14 +52,26 @@ def _split(texts: Iterable[str], source: str, n: int, most_held_out: int, seed: 
     if len(stories) < 2:
         raise ValueError(
             f"{source} holds too few stories ({len(stories)} of {cleaning.stories_read} are left "
-            f"after cleaning): give two of {SHORTEST} characters or more; "
+            f"after cleaning): give two of {SHORTEST} letters or more; "
             f"in a .txt file, put {END} between them."
         )
     Random(seed).shuffle(stories)
-    held_out = min(max(len(stories) // HELD_OUT_SHARE, 1), most_held_out)
+    held_out = min(_held_out_count(len(stories)), most_held_out)
+    if len(stories) < FEW:
+        print(
+            f"{source} holds {len(stories)} stories, and {held_out} of them are held out to "
+            f"measure by: the scores will be rough. {FEW} stories or more are better."
+        )
     train = stories[held_out:][:n]
     validation = stories[:held_out]
     return Stories(train, validation, source, source == PRACTICE, cleaning)
+
+
+def _held_out_count(stories: int) -> int:
+    """A tenth of the stories; of a few, two, as long as two are left to train on."""
+    if stories < 4:
+        return 1
+    return max(stories // HELD_OUT_SHARE, 2)
 
 
 def _source_name(source: object) -> str:

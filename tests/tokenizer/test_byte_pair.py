@@ -461,7 +461,7 @@ def test_broken_files(tmp_path, content):
         load_tokenizer(tmp_path)
 
 
-def test_a_missing_byte_is_told_before_tiktoken_panics(small, tmp_path):
+def test_a_missing_byte_is_named_before_tiktoken_panics(small, tmp_path):
     small.save(tmp_path)
     data = read(tmp_path)
     tokens = sorted(data["model"]["vocab"], key=data["model"]["vocab"].get)
@@ -469,7 +469,7 @@ def test_a_missing_byte_is_told_before_tiktoken_panics(small, tmp_path):
     data["model"]["vocab"] = {token: i for i, token in enumerate(tokens)}
     data["added_tokens"][0]["id"] = len(tokens) - 1
     write(tmp_path, data)
-    with pytest.raises(ValueError, match="leave out some of the 256 bytes"):
+    with pytest.raises(ValueError, match="leaves out some of the 256 bytes"):
         load_tokenizer(tmp_path)
 
 
