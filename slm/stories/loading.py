@@ -9,6 +9,7 @@ from slm.stories.cleaning import END, SHORTEST, Stories, clean_stories
 from slm.stories.files import as_texts
 from slm.stories.practice import practice_stories
 from slm.stories.tinystories import load_tinystories
+from slm.utils.printing import say
 
 PRACTICE = "practice corpus"
 MOST_PRACTICE_STORIES = 20_000  # more of them would hardly say anything new
@@ -58,7 +59,7 @@ def _split(texts: Iterable[str], source: str, n: int, most_held_out: int, seed: 
     Random(seed).shuffle(stories)
     held_out = min(_held_out_count(len(stories)), most_held_out)
     if len(stories) < FEW:
-        print(
+        say(
             f"{source} holds {len(stories)} stories, and {held_out} of them are held out to "
             f"measure by: the scores will be rough. {FEW} stories or more are better."
         )
@@ -85,10 +86,11 @@ def _source_name(source: object) -> str:
 
 def _load_practice(n: int, most_held_out: int, seed: int, reason: str) -> Stories:
     """The practice corpus, with a notice that cannot be overlooked."""
-    print("=" * 80)
-    print("NOT TINYSTORIES: THESE ARE SIMPLE STORIES MADE UP FOR PRACTICE")
-    print(f"Why: {reason}. To try again: load_stories()")
-    print("=" * 80)
+    line = "=" * 80
+    say(line)
+    say("NOT TINYSTORIES: THESE ARE SIMPLE STORIES MADE UP FOR PRACTICE")
+    say(f"Why: {reason}. To try again: load_stories()")
+    say(line)
     texts = practice_stories(min(n + most_held_out, MOST_PRACTICE_STORIES), seed=seed)
     return _split(texts, PRACTICE, n, most_held_out, seed)
 
@@ -98,4 +100,4 @@ def _print_summary(stories: Stories, origin: str) -> None:
     name = f"{stories.source} ({origin})" if origin else stories.source
     counts = f"{len(stories.train):,} training + {len(stories.validation):,} validation stories"
     characters = sum(len(story) for story in stories.train + stories.validation)
-    print(f"{name}: {counts}, {characters:,} characters. For others: load_stories('my_own.txt')")
+    say(f"{name}: {counts}, {characters:,} characters. For others: load_stories('my_own.txt')")

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from slm.stories.cleaning import Stories, clean_stories
 from slm.utils.files import cache_folder, write
+from slm.utils.printing import say
 
 REPO = "roneneldan/TinyStories"
 TIMEOUT = 2.5  # seconds that the hub has to answer
@@ -40,7 +41,7 @@ def load_tinystories(n: int, held_out: int) -> tuple[Stories, str]:
     try:
         cached = _read_cache()
     except (OSError, ValueError) as error:
-        print(f"{cache_folder() / CACHE_FILE} cannot be used: {error}. They are fetched again.")
+        say(f"The stories that were kept cannot be used, new ones are fetched: {error}.")
         cached = None
     if cached and cached.requested >= n:
         raw = cached
@@ -67,8 +68,10 @@ def _read_cache() -> RawStories | None:
 
     Raises ValueError for a file that is damaged, OSError for one that cannot be read.
     """
+    file = cache_folder() / CACHE_FILE
+    damaged = ValueError(f"{file} is damaged")
     try:
-        content = (cache_folder() / CACHE_FILE).read_bytes()
+        content = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     if content.startswith(b"["):
@@ -76,14 +79,14 @@ def _read_cache() -> RawStories | None:
     else:
         checksum, _, payload = content.partition(b"\n")
         if checksum != _checksum(payload):
-            raise ValueError("the stories kept there are damaged")
+            raise damaged
     try:
         fetched_on, requested, train, validation = json.loads(payload)
         raw = RawStories(train, validation, requested, fetched_on)
     except (ValueError, TypeError, RecursionError):
-        raise ValueError("the stories kept there are damaged") from None
+        raise damaged from None
     if not _is_sound(raw):
-        raise ValueError("the stories kept there are damaged")
+        raise damaged
     return raw
 
 
@@ -101,12 +104,10 @@ def _write_cache(raw: RawStories) -> str:
     """Keep the stories for next time; where that fails, a few words say so."""
     content = [raw.fetched_on, raw.requested, raw.train, raw.validation]
     payload = json.dumps(content).encode()
-    folder = cache_folder()
     try:
-        write(folder / CACHE_FILE, _checksum(payload) + b"\n" + payload)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        return f", not kept for next time: {folder} cannot be written ({reason})"
+        write(cache_folder() / CACHE_FILE, _checksum(payload) + b"\n" + payload)
+    except OSError as error:  # a full or read-only disk is no reason to stop
+        return f", not kept for next time: {error}"
     return ""
 
 
