@@ -156,8 +156,11 @@ def finetune(
         model: A folder that holds a model, or "owner/name" on the hub; stories: the bundled model.
     """
     transformer, tokenizer = slm.load_model(model)
-    print(slm.finetune(transformer, tokenizer, stories, folder=folder, **asdict(settings)))
-    print(f"\nThe model is in {folder}.")
+    tuned = slm.finetune(transformer, tokenizer, stories, folder=folder, **asdict(settings))
+    print(tuned)
+    if tuned.folder is None:
+        raise OSError(f"The model could not be saved in {folder}.")
+    print(f"\nThe model is in {tuned.folder}.")
 
 
 def quantize(
