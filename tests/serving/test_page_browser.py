@@ -108,7 +108,14 @@ def after_a_run(browser, action):
 
 
 def shown(browser, text):
-    return until(lambda: text in browser.find_element(By.TAG_NAME, "body").text)
+    """Wait for a text on the page; what the page's script has raised ends the wait."""
+
+    def there():
+        raised = browser.find_elements(By.CSS_SELECTOR, "[data-testid=stException]")
+        assert not raised, raised[0].text
+        return text in browser.find_element(By.TAG_NAME, "body").text
+
+    until(there)
 
 
 def button(browser, words):
