@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 import slm
 from slm.cli.options import ModelOptions, TrainOptions, as_settings
-from slm.settings import FineTuneConfig, Preset, SamplingConfig, ServerLimits
+from slm.settings import FineTuneConfig, Limits, Preset, SamplingConfig
 
 
 def generate(
-    sampling: OmitArgPrefixes[SamplingConfig],
+    sampling: SamplingConfig,
     prompt: Positional[str] = "",
     model: str = "stories",
     n: int = 1,
@@ -46,8 +46,8 @@ def generate(
 
 
 def train(
-    model: OmitArgPrefixes[ModelOptions],
-    training: OmitArgPrefixes[TrainOptions],
+    model: ModelOptions,
+    training: TrainOptions,
     preset: Preset = "tiny",
     stories: str | None = None,
     n_stories: Annotated[int, arg(aliases=["--n"])] = 15_000,
@@ -137,7 +137,7 @@ def evaluate(
 
 
 def finetune(
-    settings: OmitArgPrefixes[FineTuneConfig],
+    settings: FineTuneConfig,
     stories: Positional[str],
     *,
     folder: str,
@@ -220,18 +220,21 @@ def export(
 
 
 def serve(
-    limits: ServerLimits,
     model: Positional[str] = "stories",
     host: str = "127.0.0.1",
     port: int = 8000,
     api_key: str | None = None,
     origin: UseAppendAction[tuple[str, ...]] = (),
+    max_stories: int = Limits.stories,
+    max_waiting: int = Limits.waiting,
+    max_prompt: int = Limits.prompt,
+    max_tokens: int = Limits.tokens,
 ) -> None:
     """Serve a model over HTTP, by the protocol of OpenAI's completions.
 
     examples:
       python -m slm serve
-      python -m slm serve runs/mine --port 9000 --api-key secret --limits.waiting 10
+      python -m slm serve runs/mine --port 9000 --api-key secret
 
     then, with any OpenAI client:
       curl http://127.0.0.1:8000/v1/completions -H "Content-Type: application/json" \\
@@ -243,6 +246,10 @@ def serve(
         port: The port to listen at.
         api_key: What clients must send as a bearer token; None: the variable SLM_API_KEY, if set.
         origin: A web page that may send requests from a browser; can be given several times.
+        max_stories: Stories decoded at the same time, and the most that one request may ask for.
+        max_waiting: Stories that may wait for their turn.
+        max_prompt: Characters of a prompt.
+        max_tokens: New tokens of one story.
     """
     try:
         import uvicorn
@@ -253,7 +260,7 @@ def serve(
     app = create_app(
         *slm.load_model(model),
         Path(model).name,
-        limits=limits,
+        limits=Limits(max_stories, max_waiting, max_prompt, max_tokens),
         api_key=api_key or os.environ.get("SLM_API_KEY"),
         origins=origin,
     )

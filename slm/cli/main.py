@@ -90,6 +90,9 @@ def call_with_options(name: str, options: Sequence[str]) -> None:
         command,
         prog=f"python -m slm {name}",
         args=options,
-        # --fresh alone, without --no-fresh; MODEL instead of STR
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName),
+        config=(
+            tyro.conf.OmitArgPrefixes,  # --seed, not --sampling.seed
+            tyro.conf.FlagCreatePairsOff,  # --fresh alone, without --no-fresh
+            tyro.conf.PositionalMetavarFromFieldName,
+        ),
     )

@@ -99,7 +99,7 @@ def served(model, monkeypatch):
 
 def test_serve_serves_the_model_with_the_limits_given(model, served, capsys):
     testclient = pytest.importorskip("starlette.testclient")
-    assert main(f"serve {model} --port 9000 --limits.tokens 7".split()) == 0
+    assert main(f"serve {model} --port 9000 --max-tokens 7".split()) == 0
     [(app, settings)] = served
     assert (settings["host"], settings["port"]) == ("127.0.0.1", 9000)
     assert "http://127.0.0.1:9000/docs" in capsys.readouterr().out
