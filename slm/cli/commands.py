@@ -146,7 +146,7 @@ def finetune(
     """Fine-tune a model on your own stories.
 
     examples:
-      python -m slm finetune mine.txt --folder runs/mine
+      python -m slm finetune mine.txt --folder runs/tuned
       python -m slm finetune diary/ --folder runs/diary --epochs 5 --replay 0.5
       python -m slm finetune mine.txt --folder runs/lora --lora-rank 8
 
