@@ -17,7 +17,7 @@ from slm.finetuning.replay import ReplayBatches, micro_batches
 from slm.finetuning.result import FineTuned
 from slm.generation.text_generation import generate
 from slm.hardware.device import pick_device
-from slm.hardware.memory import keep_freed_memory, rows_at_once
+from slm.hardware.memory import explain_out_of_memory, keep_freed_memory, rows_at_once
 from slm.model.transformer import Transformer
 from slm.settings import FineTuneConfig, TrainConfig
 from slm.stories.cleaning import Stories
@@ -94,9 +94,10 @@ def finetune(
     else:
         optimizers = make_optimizers(tuned, training)
     early_stopping = EarlyStopping(tuned, before["yours"].nats_per_token, config.patience)
-    _train_epochs(
-        tuned, tokenizer, batches, held_out, optimizers, training, early_stopping, callback
-    )
+    with explain_out_of_memory("set batch_size to less"):
+        _train_epochs(
+            tuned, tokenizer, batches, held_out, optimizers, training, early_stopping, callback
+        )
     if adapter:
         tuned = copy.deepcopy(adapter).merge_and_unload()
     tuned.to("cpu").eval()

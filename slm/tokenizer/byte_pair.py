@@ -118,7 +118,7 @@ class Tokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Write the two files that `load_tokenizer(folder)` and Hugging Face's libraries read."""
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         # All that does not depend on the vocabulary stays as it is in the bundled tokenizer.
         content = json.loads((_BUNDLED / "tokenizer.json").read_bytes())
         content["added_tokens"][0]["id"] = self.eot_id

@@ -7,14 +7,13 @@ from slm.evaluation import evaluate
 from slm.generation.text_generation import generate
 from slm.model.transformer import Transformer
 from slm.settings import TrainConfig
+from slm.stories.opening import commonest_opening
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.training.budget import Budget
 from slm.training.history import History, Step, StepEvaluation
 from slm.training.progress import ProgressBar
 from slm.training.run_folder import RunFolder, TrainingState
 from slm.utils.printing import say
-
-PROMPT = "Once upon a time"
 
 
 class Validation:
@@ -60,7 +59,8 @@ def evaluate_step(
 ) -> StepEvaluation:
     """Evaluate the model as it is after `step`, and let it write a sample."""
     score = evaluate(model, tokenizer, stories[: config.evaluation_stories])
-    sample = generate(model, tokenizer, PROMPT, max_new_tokens=60, seed=config.seed)
+    prompt = commonest_opening(stories)  # in the stories' own language
+    sample = generate(model, tokenizer, prompt, max_new_tokens=60, seed=config.seed)
     return StepEvaluation(
         step=step.step,
         tokens=step.tokens,

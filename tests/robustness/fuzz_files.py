@@ -1,9 +1,10 @@
-"""Damage every kind of file that slm reads, thousands of times, and count what comes of it.
+"""Damage every kind of file of stories, tokens and states, thousands of times: what comes of it?
 
-    python tests/robustness/fuzz_files.py --count 10000
-    python tests/robustness/fuzz_files.py --kinds csv parquet --count 2000 --seed 7
+    python -m tests.robustness.fuzz_files --count 10000
+    python -m tests.robustness.fuzz_files --kinds csv parquet --count 2000 --seed 7
 
-Each file is read in a process of its own with bounded memory and time. What may come of it:
+The folders of models are damaged by fuzz_models.py. Each kind of file is read in a process of its
+own, with bounded memory and time. What may come of it:
 
     sentence    ValueError or FileNotFoundError, in one line that names the file
     accepted    what was read is what it must be: where the kind of file has a checksum or a second
@@ -253,31 +254,6 @@ def tokenizer_file() -> Kind:
     return Kind(make, read, is_json=True)
 
 
-def model_file(name: str) -> Kind:
-    def make(folder: Path) -> Path:
-        import torch
-
-        import slm
-
-        torch.manual_seed(0)
-        tokenizer = slm.train_tokenizer(stories(), 300)
-        size = {"vocab_size": 300, "context_length": 16, "n_layers": 1, "d_model": 16}
-        slm.save_model(folder, slm.Transformer(slm.ModelConfig(**size)), tokenizer)
-        return folder / name
-
-    def read(folder: Path) -> None:
-        import torch
-
-        import slm
-
-        model, tokenizer = slm.load_model(folder)
-        assert all(weight.isfinite().all() for weight in model.parameters())
-        with torch.no_grad():
-            model(torch.tensor([[tokenizer.eot_id]]))
-
-    return Kind(make, read, is_json=name.endswith(".json"))
-
-
 def token_cache() -> Kind:
     """The packed tokens in the cache folder: from a damaged file they are never taken."""
 
@@ -336,8 +312,6 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "parquet, zstd": lambda: parquet_file("zstd"),
     "kept TinyStories": tinystories_cache,
     "tokenizer.json": tokenizer_file,
-    "config.json": lambda: model_file("config.json"),
-    "model.safetensors": lambda: model_file("model.safetensors"),
     "token cache": token_cache,
     "training.safetensors": training_state,
 }
