@@ -2,7 +2,8 @@
 
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,8 +12,11 @@ from tqdm import tqdm
 
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.utils.files import cache_folder, write
+from slm.utils.printing import can_print, say
 
 STORIES_AT_ONCE = 100  # encoded together, which is faster
+DIGEST_SIZE = 16  # bytes of BLAKE2b, after the ids in a cache file
+BYTES_AT_ONCE = 2**24  # read together to be checked
 TOKENS_AT_ONCE = 2**24  # searched together: a memory map may be larger than memory
 
 
@@ -28,23 +32,61 @@ def digest(stories: Sequence[str]) -> str:
 def pack(stories: Sequence[str], tokenizer: Tokenizer, in_memory: int = 2**29) -> np.ndarray:
     """All stories as one array of token ids, in 16 bits each where the vocabulary allows, else 32.
 
-    The array is cached on disk, under a name made of all that determines it. If it has more than
-    `in_memory` bytes, it is a read-only memory map. Raises ValueError if there is no story.
+    The array is cached on disk, under a name made of all that determines it, with its digest. If it
+    has more than `in_memory` bytes, it is a read-only memory map. A cache that is damaged is made
+    anew, and one that cannot be written is done without; either is said. Raises ValueError if there
+    is no story.
     """
     if not stories:
         raise ValueError("There are no stories to pack: give at least one.")
-    path = cache_folder() / "tokens" / f"{tokenizer.digest}-{digest(stories)}.bin"
-    if not path.exists():
-        write(path, (ids.tobytes() for ids in _encode(stories, tokenizer)))
-    if path.stat().st_size > in_memory:
-        return np.memmap(path, tokenizer.dtype, "r")
-    return np.fromfile(path, tokenizer.dtype)
+    try:
+        path = cache_folder() / "tokens" / f"{tokenizer.digest}-{digest(stories)}.bin"
+        if path.exists() and not _is_whole(path, tokenizer.dtype):
+            say(f"The cached tokens in {path} are damaged or of an earlier version: made anew.")
+            path.unlink()
+        if not path.exists():
+            write(path, _with_digest(_encode(stories, tokenizer)))
+        count = (path.stat().st_size - DIGEST_SIZE) // tokenizer.dtype.itemsize
+        if count * tokenizer.dtype.itemsize > in_memory:
+            return np.memmap(path, tokenizer.dtype, "r", shape=(count,))
+        return np.fromfile(path, tokenizer.dtype, count)
+    except OSError as error:
+        say(f"The tokens are not cached for next time ({error}).")
+        return np.concatenate(list(_encode(stories, tokenizer)))
+
+
+def _with_digest(parts: Iterable[np.ndarray]) -> Iterator[bytes]:
+    """The bytes of a cache file: all ids, and the digest of their bytes at the end."""
+    content = hashlib.blake2b(digest_size=DIGEST_SIZE)
+    for part in parts:
+        content.update(part.data)
+        yield part.tobytes()
+    yield content.digest()
+
+
+def _is_whole(path: Path, dtype: np.dtype) -> bool:
+    """Whether a cache file has at least two ids and the digest that belongs to them."""
+    size = path.stat().st_size - DIGEST_SIZE  # of the ids
+    if size < 2 * dtype.itemsize or size % dtype.itemsize:
+        return False
+    content = hashlib.blake2b(digest_size=DIGEST_SIZE)
+    with path.open("rb") as file:
+        for start in range(0, size, BYTES_AT_ONCE):
+            content.update(file.read(min(BYTES_AT_ONCE, size - start)))
+        return file.read() == content.digest()
 
 
 def _encode(stories: Sequence[str], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
     """The array of `pack`, in parts."""
     yield np.array([tokenizer.eot_id], tokenizer.dtype)
-    stories = tqdm(stories, "Packing stories", leave=False, file=sys.stdout, delay=2)
+    stories = tqdm(
+        stories,
+        "Packing stories",
+        leave=False,
+        file=sys.stdout,
+        delay=2,  # seconds: what is done sooner needs no bar
+        disable=not can_print(),
+    )
     part = []
     for story in stories:
         part.append(story)
@@ -59,10 +101,15 @@ class Batches(Iterator):
     """An endless supply of batches `(x, y)`, `(B, T)` each, with `y` one token ahead of `x`.
 
     A row begins where a story begins, so that no context is missing. More stories follow until the
-    row is full; the last one is cut off. Each epoch shuffles the stories anew.
+    row is full, and the last one is cut off. If that one is longer than the context, the same row
+    of the next batch begins where it was cut, so that all of it is read; a shorter one is read
+    whole in another epoch. Each epoch shuffles the stories anew.
 
-    `state` counts the stories that were taken: set it to resume. Of `world_size` processes each
-    draws all rows and takes its share, `rows[rank::world_size]`.
+    `state` counts the stories that were taken, and `unfinished` has those to go on with: set both
+    to resume. A row has `bos_id` before its first story, by default the end of text. Of
+    `world_size` processes each draws all rows and takes its share, `rows[rank::world_size]`.
+    A step that is drawn in several batches names all its rows by `rows_in_step`, and has the same
+    rows as if it were drawn in one.
     """
 
     def __init__(
@@ -74,6 +121,8 @@ class Batches(Iterator):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        bos_id: int | None = None,
+        rows_in_step: int | None = None,
     ):
         if batch_size % world_size:
             raise ValueError(f"batch_size is {batch_size}: give a multiple of {world_size=}.")
@@ -83,10 +132,30 @@ class Batches(Iterator):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.rows_in_step = rows_in_step or batch_size
         self.state = 0
+        self._bos = tokens[:1] if bos_id is None else np.array([bos_id], tokens.dtype)
         self._boundaries = story_boundaries(tokens)
         self._epoch = -1
         self._order = np.empty(0, np.int64)
+        self._rows_drawn = 0
+        # By the number of the row that goes on: a story, and how many of its ids were read.
+        self._unfinished: dict[int, tuple[int, int]] = {}
+
+    @property
+    def unfinished(self) -> list[list[int]]:
+        """Stories to go on with: in how many rows, which story, and how much of it was read."""
+        return [
+            [row - self._rows_drawn, story, read] for row, (story, read) in self._unfinished.items()
+        ]
+
+    @unfinished.setter
+    def unfinished(self, records: list[list[int]]) -> None:
+        self._unfinished = {}
+        for rows, story, read in records:
+            if story >= len(self._boundaries) - 1 or not 0 < read < len(self._story(story)):
+                raise ValueError(f"there is no token {read} of a story {story} to go on with")
+            self._unfinished[self._rows_drawn + rows] = (story, read)
 
     def __next__(self) -> tuple[Tensor, Tensor]:
         """The next batch, or this process's share of it: inputs and targets, `(B, T)` int64."""
@@ -96,24 +165,45 @@ class Batches(Iterator):
 
     def _row(self) -> np.ndarray:
         """The next row of T + 1 ids: the last one is only a target."""
-        parts = [self.tokens[:1]]  # end of text: after it, a story begins
-        length = 1
+        number, ids = -1, self._bos
+        if self._rows_drawn in self._unfinished:
+            number, read = self._unfinished.pop(self._rows_drawn)
+            ids = self._story(number)[read - 1 :]  # the last target is the first input now
+        parts = [ids]
+        length = len(ids)
         while length <= self.context_length:
-            story = self._next_story()
-            parts.append(story)
-            length += len(story)
-        return np.concatenate(parts, dtype=np.int64)[: self.context_length + 1]
+            number = self._next_story()
+            ids = self._story(number)
+            parts.append(ids)
+            length += len(ids)
+        row = np.concatenate(parts, dtype=np.int64)[: self.context_length + 1]
+        self._finish_later(number, unread=length - len(row))
+        self._rows_drawn += 1
+        return row
 
-    def _next_story(self) -> np.ndarray:
-        """The ids of the next story of the epoch, with the end of text after it."""
-        epoch, place = divmod(self.state, len(self._boundaries) - 1)
+    def _finish_later(self, number: int, unread: int) -> None:
+        """Let a later row go on with a story, if it was cut off and is longer than the context."""
+        size = len(self._story(number))
+        if unread and size > self.context_length:
+            row = self._rows_drawn + self.rows_in_step
+            while row in self._unfinished:  # as there were more rows in a step before
+                row += 1
+            self._unfinished[row] = (number, size - unread)
+
+    def _next_story(self) -> int:
+        """The number of the epoch's next story."""
+        stories = len(self._boundaries) - 1
+        epoch, place = divmod(self.state, stories)
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order = epoch_order(len(self._boundaries) - 1, self.seed, epoch)
-        story = self._order[place]
+            self._order = epoch_order(stories, self.seed, epoch)
         self.state += 1
-        start = self._boundaries[story] + 1
-        end = self._boundaries[story + 1] + 1
+        return int(self._order[place])
+
+    def _story(self, number: int) -> np.ndarray:
+        """The ids of a story, with the end of text after it."""
+        start = self._boundaries[number] + 1
+        end = self._boundaries[number + 1] + 1
         return self.tokens[start:end]
 
 

@@ -85,9 +85,10 @@ class TrainConfig:
     distillation: float = 0.5  # share of the loss that is about what the teachers expect
 
     def __post_init__(self):
-        given = " and ".join(name for name in BUDGETS if getattr(self, name) is not None)
-        if given not in BUDGETS:
-            raise ValueError(f"Give one of {', '.join(BUDGETS)}; given: {given or 'none'}.")
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(given) != 1:
+            names = " and ".join(given) or "none"
+            raise ValueError(f"Give one of {', '.join(BUDGETS)}; given: {names}.")
         check(self, "steps", "tokens", "batch_size", "grad_accumulation", whole=True, low=1)
         check(self, "evaluations", "evaluation_stories", whole=True, low=1)
         check(self, "minutes", "learning_rate", "grad_clip")
@@ -97,8 +98,22 @@ class TrainConfig:
         check_choice("precision", self.precision, *get_args(Precision))
         check_choice("compile", self.compile, True, False, "auto")
         check_choice("device", self.device, *get_args(Device))
-        if self.schedule == () or not all(0 <= rate < math.inf for rate in self.schedule or ()):
-            raise ValueError("schedule must hold a learning rate of 0 or more for each step.")
+        if self.schedule is not None:
+            object.__setattr__(self, "schedule", _learning_rates(self.schedule))
+
+
+def _learning_rates(schedule: object) -> tuple[float, ...]:
+    """A schedule as a tuple; ValueError if it does not hold a learning rate for each step."""
+    try:
+        rates = tuple(float(rate) for rate in schedule)
+    except (TypeError, ValueError):
+        rates = ()
+    are_rates = all(0 <= rate < math.inf for rate in rates)
+    if rates and are_rates and not isinstance(schedule, str | bytes | dict):
+        return rates
+    raise ValueError(
+        f"schedule must hold a learning rate of 0 or more for each step, not {schedule!r:.60}."
+    )
 
 
 @dataclass(frozen=True)
@@ -146,10 +161,9 @@ class FineTuneConfig:
     def __post_init__(self):
         check(self, "epochs", "patience", "batch_size", "lora_rank", whole=True, low=1)
         check(self, "seed", whole=True, low=0)
-        check(self, "learning_rate", "held_out")
+        check(self, "learning_rate")
+        check(self, "held_out", high=0.5)
         check(self, "replay", low=0, high=0.9)
-        if self.held_out > 0.5:
-            raise ValueError(f"held_out must be at most 0.5, not {self.held_out!r}.")
 
 
 @dataclass(frozen=True)
@@ -180,10 +194,26 @@ Limits = ServerLimits  # its earlier name
 
 # One dial: each preset is a budget and what fits it. Any field may be given directly instead.
 PRESETS = {
-    "tiny": dict(minutes=5.0),  # a first story, on two cores: the configurations' own defaults
-    "small": dict(minutes=120, n_layers=6, n_heads=4, d_model=256, context_length=512),  # hours
-    "full": dict(tokens=2_000_000_000, n_layers=8, n_heads=8, d_model=512, context_length=512)
-    | dict(batch_size=128, learning_rate=0.005),  # all of TinyStories: for a GPU
+    # A first story, on two cores: the configurations' own defaults.
+    "tiny": {"minutes": 5.0},
+    # Hours, on two cores.
+    "small": {
+        "minutes": 120,
+        "n_layers": 6,
+        "n_heads": 4,
+        "d_model": 256,
+        "context_length": 512,
+    },
+    # All of TinyStories: for a GPU.
+    "full": {
+        "tokens": 2_000_000_000,
+        "n_layers": 8,
+        "n_heads": 8,
+        "d_model": 512,
+        "context_length": 512,
+        "batch_size": 128,
+        "learning_rate": 0.005,
+    },
 }
 
 
@@ -191,7 +221,8 @@ def configure(preset: str = "tiny", **settings) -> tuple[ModelConfig, TrainConfi
     """A preset's configurations, with any of their fields given directly instead. Raises ValueError
     for an unknown preset, an unknown setting or a value that makes no sense."""
     check_choice("preset", preset, *PRESETS)
-    given = any(settings.get(name) is not None for name in BUDGETS)
-    values = {name: x for name, x in PRESETS[preset].items() if not (given and name in BUDGETS)}
+    values = dict(PRESETS[preset])
+    if any(settings.get(name) is not None for name in BUDGETS):  # in place of the preset's
+        values = {name: value for name, value in values.items() if name not in BUDGETS}
     model, training = split_settings(values | settings, ModelConfig, TrainConfig)
     return ModelConfig(**model), TrainConfig(**training)

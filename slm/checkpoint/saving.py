@@ -12,26 +12,34 @@ from slm.checkpoint.weights import check_finite
 from slm.model.transformer import Transformer
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.utils.files import write
+from slm.utils.folder_marker import MODEL, claim_folder
 from slm.utils.write_errors import explain_write_errors
 
 
 def save_model(
-    folder: str | Path, model: Transformer, tokenizer: Tokenizer, dtype: torch.dtype = torch.float32
+    folder: str | Path,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    dtype: torch.dtype = torch.float32,
+    *,
+    kind: str = MODEL,
 ) -> Path:
     """Save a model and its tokenizer as a folder that transformers loads as it is; return its path.
 
     Each file is written whole or not at all. With `dtype` torch.float16 the weights take half the
-    space, and lose next to nothing. Raises ValueError where model and tokenizer do not belong
-    together or a weight is NaN or infinite, and OSError, in a sentence, where the folder cannot be
-    written."""
+    space, and lose next to nothing. `kind` is what the folder holds, of those in
+    slm.utils.folder_marker. Raises ValueError where model and tokenizer do not belong together, a
+    weight is NaN or infinite, or the folder holds something of another kind, as a training run,
+    which would be lost; and OSError, in a sentence, where the folder cannot be written."""
     model.check_tokenizer(tokenizer)
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     config = to_llama_config(model, tokenizer, dtype)
     generation = to_generation_config(model, tokenizer)
     tensors = _tensors(model, dtype)
     check_finite(tensors)
     weights = safetensors.torch.save(tensors, {"format": "pt"})
     with explain_write_errors(folder):
+        claim_folder(folder, kind)
         tokenizer.save(folder)
         write(folder / "config.json", _to_json(config))
         write(folder / "generation_config.json", _to_json(generation))

@@ -123,7 +123,7 @@ def _save(
 ) -> bool:
     """Save the model and LoRA's adapter; where that fails, say so: the model must not be lost."""
     try:
-        save_model(folder, model, tokenizer)
+        save_model(folder, model, tokenizer, kind=FINE_TUNED)
         if adapter:
             # Embeddings are not adapted: without this, peft would look for them in the base model.
             adapter.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)

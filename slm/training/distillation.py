@@ -61,7 +61,8 @@ def _soft_batches(
     for inputs, targets in batches:
         inputs = inputs.to(device)  # (B, T)
         # Seeded by the place in the data, so that a resumed run draws the same teachers.
-        teacher = np.random.default_rng(batches.state).choice(teachers)
+        place = batches.state + sum(read for _, _, read in batches.unfinished)
+        teacher = np.random.default_rng(place).choice(teachers)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             logits = teacher(inputs)  # (B, T, V)
         yield inputs, soft_targets(logits, targets.to(device), config.distillation)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch.amp import GradScaler
 
 from slm.batches import Batches, pack
 from slm.hardware.device import pick_device
-from slm.hardware.memory import keep_freed_memory, rows_at_once
+from slm.hardware.memory import explain_out_of_memory, keep_freed_memory, rows_at_once
 from slm.hardware.precision import pick_precision
 from slm.hardware.processes import ProcessGroup
 from slm.model.transformer import Transformer
@@ -32,7 +33,8 @@ from slm.training.run_folder import (
     run_settings,
 )
 from slm.training.step import train_step
-from slm.training.validation import Validation
+from slm.training.validation import Validation, warn_if_worse_than_guessing
+from slm.utils.printing import say
 
 
 def train(
@@ -50,7 +52,9 @@ def train(
     `settings` are fields of `ModelConfig` and `TrainConfig`, in place of the preset's. The budget
     is one of `steps`, `tokens`, `minutes`, or `schedule`: a run's `history.schedule`, to replay it.
     `callback` is called with the history after every step. Raises ValueError for settings that make
-    no sense, a `folder` that holds another run, or a loss that is no longer a number.
+    no sense or need more memory than there is, a `folder` that holds another run or that another
+    process trains in, and a loss that is no longer a number; OSError if the folder cannot be
+    written, and SaveError, which has the run, if the last save fails.
 
     The run is saved in `folder` (by default runs/NAME, after all settings and data), its model as
     `slm.load_model` and transformers read it. The same call resumes an interrupted run, to the same
@@ -59,62 +63,79 @@ def train(
     check_stories(stories)
     tokenizer = as_tokenizer(tokenizer)
     model_config, config = configure_for(tokenizer, preset, settings)
-    settings = run_settings(model_config, config, tokenizer, stories)
-    run_folder = RunFolder(Path(folder or default_folder(preset, settings)), settings)
+    run_config = run_settings(model_config, config, tokenizer, stories)
+    path = Path(folder or default_folder(preset, run_config)).expanduser()
+    run_folder = RunFolder(path, run_config)
     processes = ProcessGroup.join()
-    keep_freed_memory()
     device = pick_device(config.device)
-
-    # A step that does not fit into memory is taken in more, smaller micro-batches.
     rows = rows_at_once(device, config, model_config, processes.world_size)
-    micro_batches = config.grad_accumulation * config.batch_size // rows
-    step_config = replace(config, batch_size=rows, grad_accumulation=micro_batches)
+    rows = int(processes.broadcast(rows))  # the others may have more or less memory free
 
-    model = Transformer(model_config, config.seed).to(device)
-    batches = Batches(
-        pack(stories.train, tokenizer),
-        batch_size=rows,
-        context_length=model_config.context_length,
-        seed=config.seed,
-        rank=processes.rank,
-        world_size=processes.world_size,
-    )
-    uses_float16 = pick_precision(config.precision, device) == torch.float16
-    state = TrainingState(
-        model=model,
-        optimizers=make_optimizers(model, config),
-        batches=batches,
-        scaler=GradScaler(device, enabled=uses_float16),
-        history=History(),
-    )
-    if config.teachers:
-        batches = add_soft_targets(batches, config, model, tokenizer)
-    budget = Budget.of(config, model_config.context_length)
-    open_run(run_folder, state, config, budget, processes, fresh)
-
-    trained_model = processes.wrap(model)
-    if config.compile is True or (config.compile == "auto" and device == "cuda"):
-        trained_model = torch.compile(trained_model)
-    show_bar = processes.is_first and state.progress < 1
-    with stop_after_step() as stop, ProgressBar(state.progress, visible=show_bar) as bar:
-        callbacks = []
-        if processes.is_first:
-            validation = Validation(
-                state, tokenizer, stories.validation, config, budget, run_folder, bar
-            )
-            callbacks = [validation, bar.show_state]
-            if callback:
-                callbacks.append(lambda state: callback(state.history))
-        training_loop(
-            state, trained_model, batches, step_config, budget, processes, stop, callbacks
+    with (
+        run_folder.lock() if processes.is_first else nullcontext(),
+        explain_out_of_memory("set batch_size, context_length or d_model to less"),
+    ):
+        keep_freed_memory()
+        model = Transformer(model_config, config.seed).to(device)
+        batches = Batches(
+            pack(stories.train, tokenizer),
+            batch_size=rows,
+            context_length=model_config.context_length,
+            seed=config.seed,
+            rank=processes.rank,
+            world_size=processes.world_size,
+            bos_id=tokenizer.bos_id,
+            rows_in_step=config.batch_size,
         )
+        uses_float16 = pick_precision(config.precision, device) == torch.float16
+        state = TrainingState(
+            model=model,
+            optimizers=make_optimizers(model, config),
+            batches=batches,
+            scaler=GradScaler(device, enabled=uses_float16),
+            history=History(),
+        )
+        if config.teachers:
+            batches = add_soft_targets(batches, config, model, tokenizer)
+        budget = Budget.of(config, model_config.context_length)
+        open_run(run_folder, state, config, budget, tokenizer, processes, fresh)
 
-    finished = state.progress >= 1
-    if not finished and processes.is_first:
-        run_folder.save(state, tokenizer)
-        steps = len(state.history.steps)
-        print(f"Stopped after step {steps:,}; the same call without fresh=True resumes.")
-    return Run(model.eval(), tokenizer, state.history, run_folder.path, config, finished)
+        # A step that does not fit into memory is taken in more, smaller micro-batches.
+        micro_batches = config.grad_accumulation * config.batch_size // rows
+        step_config = replace(config, batch_size=rows, grad_accumulation=micro_batches)
+        trained_model = processes.wrap(model)
+        if config.compile is True or (config.compile == "auto" and device == "cuda"):
+            trained_model = torch.compile(trained_model)
+        show_bar = processes.is_first and state.progress < 1
+        with stop_after_step() as stop, ProgressBar(state.progress, visible=show_bar) as bar:
+            callbacks = []
+            if processes.is_first:
+                validation = Validation(
+                    state, tokenizer, stories.validation, config, budget, run_folder, bar
+                )
+                callbacks = [validation, bar.show_state]
+                if callback:
+                    callbacks.append(lambda state: callback(state.history))
+            training_loop(
+                state, trained_model, batches, step_config, budget, processes, stop, callbacks
+            )
+
+        finished = state.progress >= 1
+        run = Run(model.eval(), tokenizer, state.history, path, config, finished)
+        if processes.is_first:
+            end_run(run, state, run_folder)
+    return run
+
+
+def end_run(run: Run, state: TrainingState, folder: RunFolder) -> None:
+    """Save what is not saved yet, and say how the run ended if it is not as it should."""
+    steps = len(run.history.steps)
+    if folder.saved_steps != steps:
+        folder.save_end(state, run)
+    if run.finished:
+        warn_if_worse_than_guessing(run.history, run.model.config.vocab_size)
+    else:
+        say(f"Stopped after step {steps:,}; the same call without fresh=True resumes.")
 
 
 def training_loop(

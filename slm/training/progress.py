@@ -1,19 +1,22 @@
 """What one sees and does while training: a progress bar, and Ctrl-C that finishes the step.
 
-Nothing here counts steps: with TQDM_DISABLE=1 the bar shows nothing, and training is the same.
+Nothing here counts steps: with TQDM_DISABLE=1 the bar shows nothing, and training is the same. Nor
+does a closed terminal or a full log file end the work.
 """
 
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from tqdm import tqdm
 
 from slm.training.run_folder import TrainingState
+from slm.utils.printing import printable
 
 BAR = "{percentage:3.0f}%|{bar:24}| {elapsed} gone, {remaining} left{postfix}"
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
 class ProgressBar:
@@ -21,25 +24,34 @@ class ProgressBar:
 
     def __init__(self, progress: float = 0.0, *, visible: bool = True):
         self._progress = progress
-        self._bar = tqdm(
+        self._visible = visible
+
+    def __enter__(self) -> "ProgressBar":
+        try:
+            self._bar = self._make_bar(disable=not self._visible)
+        except (OSError, ValueError):  # the output is closed, or full
+            self._bar = self._make_bar(disable=True)
+        return self
+
+    def _make_bar(self, disable: bool) -> tqdm:
+        return tqdm(
             total=1.0,
-            initial=progress,
-            disable=not visible,
+            initial=self._progress,
+            disable=disable,
             file=sys.stdout,
             mininterval=1.0,  # seconds between two drawings
             bar_format=BAR,
         )
 
-    def __enter__(self) -> "ProgressBar":
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        with suppress(OSError, ValueError):
+            self._bar.close()
 
     def show(self, progress: float, text: str = "") -> None:
         """Move the bar to `progress`, with a few words after it."""
-        self._bar.set_postfix_str(text, refresh=False)
-        self._bar.update(progress - self._progress)
+        with suppress(OSError, ValueError):
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(progress - self._progress)
         self._progress = progress
 
     def show_state(self, state: TrainingState) -> None:
@@ -51,7 +63,8 @@ class ProgressBar:
 
     def write(self, text: str) -> None:
         """Print lines above the bar."""
-        self._bar.write(text, file=sys.stdout)
+        with suppress(OSError, ValueError):
+            self._bar.write(printable(text), file=sys.stdout)
 
 
 class StopRequest:
@@ -62,10 +75,11 @@ class StopRequest:
 
 @contextmanager
 def stop_after_step() -> Iterator[StopRequest]:
-    """Turn Ctrl-C, or a notebook's stop button, into a request to stop when the step is finished.
+    """Turn Ctrl-C into a request to stop when the step is finished.
 
-    A second one interrupts at once. Outside the main thread, where Python handles no signals,
-    nothing changes.
+    So do a notebook's stop button, and the signals by which a computer that shuts down, a notebook
+    server, a scheduler or a closed terminal ends a process. A second one interrupts at once.
+    Outside the main thread, where Python handles no signals, nothing changes.
     """
     stop = StopRequest()
 
@@ -77,27 +91,12 @@ def stop_after_step() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    previous = signal.signal(signal.SIGINT, handle)
+    signals = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
+    # One that is ignored stays so: `nohup` ignores SIGHUP, so that training outlives the terminal.
+    signals = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, handle) for number in signals}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-@contextmanager
-def finishing_the_step() -> Iterator[list]:
-    """The former `stop_after_step`, until fine-tuning uses that: a list, empty until Ctrl-C."""
-    asked = []
-
-    def ask(*_: object) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(True)
-
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, ask) if in_main_thread else None
-    try:
-        yield asked
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGINT, before)
+        for number, handler in previous.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)

@@ -29,8 +29,8 @@ def train_step(
 
     The gradient is accumulated over `config.grad_accumulation` micro-batches of `batches`: inputs
     `(B, T)` with targets `(B, T)`, or soft targets `(B, T, V)`. `scaler` keeps the small gradients
-    of float16 above zero. Raises ValueError, and leaves the weights alone, if the loss is not
-    finite.
+    of float16 above zero. Raises ValueError, and leaves the weights alone, if loss or gradient are
+    not finite.
     """
     scaler = scaler or GradScaler(enabled=False)
     weights = list(model.parameters())
@@ -50,6 +50,8 @@ def train_step(
     for optimizer in optimizers:
         scaler.unscale_(optimizer)
     grad_norm = torch.nn.utils.clip_grad_norm_(weights, config.grad_clip).item()
+    if not math.isfinite(grad_norm) and not scaler.is_enabled():
+        raise ValueError(f"The gradient became {grad_norm}: train with a lower learning_rate.")
     set_learning_rate(optimizers, learning_rate)
     for optimizer in optimizers:
         scaler.step(optimizer)  # in float16, a step whose gradient overflowed is skipped

@@ -1,5 +1,6 @@
 """Validation while training: a score on stories that are not trained on, and a sample."""
 
+import math
 from textwrap import shorten
 
 from slm.evaluation import evaluate
@@ -8,9 +9,10 @@ from slm.model.transformer import Transformer
 from slm.settings import TrainConfig
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.training.budget import Budget
-from slm.training.history import Step, StepEvaluation
+from slm.training.history import History, Step, StepEvaluation
 from slm.training.progress import ProgressBar
 from slm.training.run_folder import RunFolder, TrainingState
+from slm.utils.printing import say
 
 PROMPT = "Once upon a time"
 
@@ -47,8 +49,10 @@ class Validation:
         self.evaluations_made = due
         evaluation = evaluate_step(step, state.model, self.tokenizer, self.stories, self.config)
         state.history.evaluations.append(evaluation)
-        self.folder.save(state, self.tokenizer)
+        failure = self.folder.try_to_save(state, self.tokenizer)  # first: printing may go wrong
         self.bar.write(summary(evaluation))
+        if failure:
+            self.bar.write(f"{failure} Training goes on; the next evaluation tries again.")
 
 
 def evaluate_step(
@@ -64,6 +68,18 @@ def evaluate_step(
         bits_per_byte=score.bits_per_byte,
         text=sample,
     )
+
+
+def warn_if_worse_than_guessing(history: History, vocab_size: int) -> None:
+    """Say so if a run ended with a score that knowing nothing at all would beat."""
+    if not history.evaluations:
+        return
+    last = history.evaluations[-1]
+    if last.nats_per_token > math.log(vocab_size):
+        say(
+            f"This run has gone wrong: {last.bits_per_byte:.1f} bits per byte are worse than "
+            "guessing. Train again with a lower learning_rate."
+        )
 
 
 def summary(evaluation: StepEvaluation) -> str:

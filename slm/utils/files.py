@@ -10,7 +10,8 @@ from typing import IO
 from slm.utils.locks import is_same_file, try_lock
 
 ASSETS = Path(__file__).parent.parent / "assets"  # what comes with the package
-A_DAY = 24 * 3600  # seconds
+A_MINUTE = 60  # seconds
+A_DAY = 24 * 3600
 
 
 def cache_folder() -> Path:
@@ -46,7 +47,10 @@ def write(path: Path, content: bytes | memoryview | Iterable[bytes]) -> None:
                 file.writelines([content] if isinstance(content, bytes | memoryview) else content)
                 file.flush()
                 os.fsync(file.fileno())  # else a power cut may leave an empty file in its place
-            part.replace(path)
+                if os.name != "nt":  # while it is locked: else it might be swept
+                    part.replace(path)
+            if os.name == "nt":  # Windows renames no open file
+                part.replace(path)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
@@ -81,7 +85,9 @@ def remove_abandoned_parts(folder: Path) -> None:
 
 
 def _is_abandoned(file: IO[bytes], part: Path) -> bool:
+    age = time.time() - part.stat().st_mtime
     try:
-        return try_lock(file)
+        is_unused = try_lock(file)
     except OSError:
-        return time.time() - part.stat().st_mtime > A_DAY
+        return age > A_DAY
+    return is_unused and (os.name != "nt" or age > A_MINUTE)

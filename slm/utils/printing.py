@@ -11,6 +11,15 @@ def say(text: str) -> None:
         print(printable(text), flush=True)
 
 
+def can_print() -> bool:
+    """Whether standard output is there and open."""
+    try:
+        sys.stdout.flush()
+    except (AttributeError, OSError, ValueError):  # none, as under pythonw; gone; closed
+        return False
+    return True
+
+
 def printable(text: str, stream: TextIO | None = None) -> str:
     """The text with "?" for what the stream's encoding does not have, as cp1252 on Windows."""
     encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"

@@ -1,40 +1,105 @@
-"""Settings are small frozen dataclasses; a wrong one is refused in a sentence that names it."""
+"""Settings are small frozen dataclasses; a wrong value is refused in a sentence that names it."""
 
 import math
 from dataclasses import fields
 from difflib import get_close_matches
+from numbers import Integral, Real
 from typing import get_args
 
-TINY, HUGE = math.ulp(0.0), 2**63 - 1  # the least above 0; larger ones break what they are given to
+ABOVE_ZERO = math.ulp(0.0)  # the smallest number above 0
+LARGEST = 2**63 - 1  # what fits the integers of NumPy and PyTorch
+
+# What other libraries call the settings that we have.
+OTHER_NAMES = {
+    "lr": "learning_rate",
+    "max_lr": "learning_rate",
+    "epochs": "steps",
+    "num_train_epochs": "steps",
+    "max_steps": "steps",
+    "max_iters": "steps",
+    "iterations": "steps",
+    "warmup_ratio": "warmup",
+    "min_lr": "final_learning_rate",
+    "bs": "batch_size",
+    "dtype": "precision",
+    "block_size": "context_length",
+    "max_seq_len": "context_length",
+    "n_embd": "d_model",
+    "hidden_size": "d_model",
+    "n_layer": "n_layers",
+    "num_layers": "n_layers",
+    "num_hidden_layers": "n_layers",
+    "n_head": "n_heads",
+    "num_heads": "n_heads",
+    "max_tokens": "max_new_tokens",
+    "max_length": "max_new_tokens",
+    "random_state": "seed",
+}
 
 
-def check(config, *names: str, whole: bool = False, low: float = TINY, high: float = HUGE) -> None:
-    """Raise ValueError where a named field is not a number from `low`, or above 0, to `high`; with
-    `whole`, a whole number. None passes where the field's type says so."""
-    kind, types = ("a whole number", int) if whole else ("a number", (int, float))
-    limit = "above 0" if low == TINY else f"from {low} up"
-    limit = f"from {low} to {high}" if high < HUGE else limit
+def check(
+    config: object,
+    *names: str,
+    whole: bool = False,
+    low: float = ABOVE_ZERO,
+    high: float = LARGEST,
+) -> None:
+    """Raise ValueError if a field is not a number from `low`, by default above 0, to `high`.
+
+    With `whole` it must be a whole number. None passes where the field's type admits it. NumPy's
+    numbers become Python's.
+    """
     for name in names:
         value = getattr(config, name)
-        fits = isinstance(value, types) and not isinstance(value, bool) and low <= value <= high
-        optional = type(None) in get_args(type(config).__dataclass_fields__[name].type)
-        if not fits and not (value is None and optional):
-            raise ValueError(f"{name} must be {kind} {limit}, not {value!r}.")
+        if value is None and _admits_none(config, name):
+            continue
+        kind = Integral if whole else Real
+        is_number = isinstance(value, kind) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high:
+            raise ValueError(f"{name} must be {_describe(whole, low, high, value)}, not {value!r}.")
+        if type(value) not in (int, float):
+            object.__setattr__(config, name, value.item() if hasattr(value, "item") else value)
+
+
+def _admits_none(config: object, name: str) -> bool:
+    return type(None) in get_args(type(config).__dataclass_fields__[name].type)
+
+
+def _describe(whole: bool, low: float, high: float, value: object) -> str:
+    """What a number must be; the largest one is only said if it is the matter."""
+    kind = "a whole number" if whole else "a number"
+    is_too_large = isinstance(value, Real) and value > high
+    if high == LARGEST and not is_too_large:
+        return f"{kind} above 0" if low == ABOVE_ZERO else f"{kind} from {low} up"
+    largest = f"{high:,}" if high < LARGEST else f"{LARGEST:.0e}"
+    if low == ABOVE_ZERO:
+        return f"{kind} above 0 and at most {largest}"
+    return f"{kind} from {low} to {largest}"
 
 
 def check_choice(name: str, value: object, *choices: object) -> None:
-    """Raise ValueError where `value` is not one of `choices`."""
-    if value not in choices:
+    """Raise ValueError if `value` is not one of `choices`."""
+    # Not `in`: an array would be compared element by element, and 1 is not True here.
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}.")
 
 
 def split_settings(settings: dict, *classes: type) -> list[dict]:
     """Share settings out among the dataclasses that have such fields; ValueError if none has."""
-    names = [{item.name for item in fields(cls)} for cls in classes]
-    known = sorted(set().union(*names))
+    names_of_each = [{field.name for field in fields(cls)} for cls in classes]
+    known = sorted(set().union(*names_of_each))
     for name in settings:
         if name not in known:
-            close = get_close_matches(name, known, 1)
-            mend = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}."
-            raise ValueError(f"There is no setting {name!r}: {mend}")
-    return [{name: settings[name] for name in settings if name in own} for own in names]
+            raise ValueError(f"There is no setting {name!r}: {_suggest(name, known)}")
+    return [
+        {name: value for name, value in settings.items() if name in names}
+        for names in names_of_each
+    ]
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    """The setting that was probably meant, or a list of all."""
+    if OTHER_NAMES.get(name) in known:
+        return f"did you mean {OTHER_NAMES[name]!r}?"
+    close = get_close_matches(name, known, 1)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}."

@@ -5,19 +5,15 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import slm
 from slm.checkpoint.loading import load_model
 from slm.checkpoint.saving import save_model
 from slm.generation.text_generation import generate
-from slm.model.transformer import Transformer
-from slm.settings import ModelConfig, SamplingConfig, TrainConfig
+from slm.settings import SamplingConfig
 from slm.tokenizer.byte_pair import Tokenizer, load_tokenizer
 from slm.tokenizer.training import train_tokenizer
-from slm.training.optimizer import make_optimizers
-from slm.training.resume import read_state, restore_state, save_state
 
 SHAPES = [
     {},
@@ -26,6 +22,7 @@ SHAPES = [
     {"tie_embeddings": False, "n_layers": 3, "d_ff": 40, "context_length": 20},
 ]
 FILES = {
+    "slm.json",
     "config.json",
     "generation_config.json",
     "model.safetensors",
@@ -259,74 +256,6 @@ def test_a_damaged_tokenizer_is_refused(folder):
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(ValueError, match=r"tokenizer\.json"):
         load_model(folder)
-
-
-CONFIG = ModelConfig(vocab_size=280, context_length=16, n_layers=2, d_model=32, dropout=0.1)
-
-
-def fresh(optimizer, seed=0):
-    training = TrainConfig(steps=10, optimizer=optimizer, weight_decay=0.1)
-    model = Transformer(CONFIG, seed=seed)
-    return model, make_optimizers(model, training)
-
-
-def train(model, optimizers, steps, seed):
-    losses = []
-    for step in range(steps):
-        ids = some_ids(4, 17, seed=seed + step)
-        loss = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
-        loss.backward()
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = 0.02 / (step + 1)
-            optimizer.step()
-            optimizer.zero_grad()
-        losses.append(loss.item())
-    return losses
-
-
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-def test_a_restored_run_goes_on_exactly_as_the_original(optimizer, tmp_path):
-    facts = {"step": 4, "at": [0.1, 1e-300, None], "text": "日本 😀", "config": {"a": True}}
-    model, optimizers = fresh(optimizer)
-    torch.manual_seed(0)
-    train(model, optimizers, 4, seed=0)
-    save_state(tmp_path / "new" / "state", model, optimizers, facts)
-    expected = train(model, optimizers, 3, seed=100)
-    other, its_optimizers = fresh(optimizer, seed=5)
-    train(other, its_optimizers, 2, seed=50)  # not as new, and the random state moved on
-    for again, again_optimizers in (fresh(optimizer, seed=6), (other, its_optimizers)):
-        tensors, read = read_state(tmp_path / "new" / "state")
-        assert read == facts
-        restore_state(tensors, again, again_optimizers)
-        assert train(again, again_optimizers, 3, seed=100) == expected
-        for name, weight in model.state_dict().items():
-            assert torch.equal(weight, again.state_dict()[name]), name
-
-
-def test_a_state_whose_writing_fails_leaves_the_last_one(tmp_path, monkeypatch):
-    model, optimizers = fresh("muon")
-    save_state(tmp_path / "state", model, optimizers, {"step": 1})
-    monkeypatch.setattr(safetensors.torch, "save", fail)
-    with pytest.raises(OSError, match="disk is full"):
-        save_state(tmp_path / "state", model, optimizers, {"step": 2})
-    assert [*contents(tmp_path)] == ["state"]
-    assert read_state(tmp_path / "state")[1] == {"step": 1}
-
-
-@pytest.mark.parametrize("damage", [0, 4, 100, -7, "no facts", "facts cut off", "text"])
-def test_a_damaged_state_is_refused_with_the_mend(damage, tmp_path):
-    path = tmp_path / "state"
-    save_state(path, *fresh("muon"), {})
-    if isinstance(damage, int):
-        path.write_bytes(path.read_bytes()[:damage])
-    elif damage == "text":
-        path.write_bytes(b"Once upon a time there was a cat. " * 9)
-    else:
-        facts = {"facts": '{"step": '} if damage == "facts cut off" else None
-        safetensors.torch.save_file({"a": torch.zeros(2)}, path, facts)
-    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} is damaged .*fresh=True"):
-        read_state(path)
 
 
 def test_nothing_is_kept_in_a_form_that_can_run_code():
