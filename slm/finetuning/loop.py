@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,11 +13,11 @@ from slm.checkpoint.saving import save_model
 from slm.evaluation import Evaluation, evaluate
 from slm.finetuning.lora import add_lora
 from slm.finetuning.own_stories import own_stories
-from slm.finetuning.replay import ReplayBatches
+from slm.finetuning.replay import ReplayBatches, micro_batches
 from slm.finetuning.result import FineTuned
 from slm.generation.text_generation import generate
 from slm.hardware.device import pick_device
-from slm.hardware.memory import keep_freed_memory
+from slm.hardware.memory import keep_freed_memory, rows_at_once
 from slm.model.transformer import Transformer
 from slm.settings import FineTuneConfig, TrainConfig
 from slm.stories.cleaning import Stories
@@ -129,7 +130,7 @@ def _save(
             adapter.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
     except (OSError, SafetensorError) as error:
         say(
-            f"The model could not be saved in {folder} ({error}). It is in what finetune returned: "
+            f"The model could not be saved in {folder}. {error} It is in what finetune returned: "
             "slm.save_model(another_folder, tuned.model, tuned.tokenizer) saves it."
         )
         return False
@@ -151,13 +152,17 @@ def _train_epochs(
     The model is left with the weights that did best.
     """
     keep_freed_memory()
+    device = model.model.embed_tokens.weight.device.type
+    rows = rows_at_once(device, config, model.config)
+    parts = micro_batches(batches, rows)
+    step_config = replace(config, batch_size=rows, grad_accumulation=config.batch_size // rows)
     torch.manual_seed(config.seed)  # dropout draws from the global state
     model.train()
     text = ""
     with stop_after_step() as stop, ProgressBar() as bar:
         for step in range(1, config.steps + 1):
             factor = learning_rate_factor((step - 0.5) / config.steps, config)
-            train_step(model, batches, optimizers, config, config.learning_rate * factor)
+            train_step(model, parts, optimizers, step_config, config.learning_rate * factor)
             bar.show(step / config.steps, text)
             if callback:
                 callback(step / config.steps, early_stopping.scores)

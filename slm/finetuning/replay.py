@@ -43,3 +43,10 @@ class ReplayBatches(Iterator):
         inputs = torch.cat([inputs for inputs, _ in batches])
         targets = torch.cat([targets for _, targets in batches])
         return inputs, targets
+
+
+def micro_batches(batches: Iterator[tuple[Tensor, Tensor]], rows: int) -> Iterator:
+    """The same batches in parts of at most `rows` rows, for what does not fit into memory."""
+    for inputs, targets in batches:
+        for start in range(0, len(inputs), rows):
+            yield inputs[start : start + rows], targets[start : start + rows]

@@ -1,7 +1,6 @@
 """The page (optional): `python -m slm app` opens it. Streamlit runs this file anew, from top to
 bottom, whenever something on the page is touched."""
 
-import tempfile
 import time
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +10,7 @@ import streamlit as st
 import slm
 from slm import plots
 from slm.analysis.explaining import coloured, explain, listened_to, plain
-from slm.stories.files import read_stories
+from slm.stories.files import parse_stories, read_stories
 
 IDEAS = (
     "Once upon a time, there was a little",
@@ -190,10 +189,8 @@ def tune_tab(writer) -> None:
 
         try:
             texts = [text for text in pasted.replace("\r", "").split("\n\n\n") if text.strip()]
-            with tempfile.TemporaryDirectory() as folder:
-                for file in files or []:
-                    (Path(folder) / Path(file.name).name).write_bytes(file.getvalue())
-                texts += read_stories(folder) if files else []
+            for file in files or []:
+                texts += parse_stories(file.name, file.getvalue())
             texts += read_stories("lighthouse") if tales else []
             run = Path("runs") / name
             tuned = slm.finetune(*writer, texts, folder=run, callback=tell)

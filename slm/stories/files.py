@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from slm.stories.cleaning import END, SHORTEST, Stories
 from slm.utils.files import ASSETS
@@ -44,9 +45,26 @@ def read_stories(source: str | Path) -> list[str]:
             texts = _read_file(file)
         except (ValueError, OSError) as error:
             raise ValueError(f"cannot read stories from {file}: {_reason(error)}") from error
-        for text in texts:
-            stories.extend(text.split(END))
+        stories.extend(_split_at_end(texts))
     return stories
+
+
+def parse_stories(name: str, content: bytes) -> list[str]:
+    """The stories of a file that is not on this disk, as `read_stories` gives them.
+
+    `name` says which kind of file it is. Raises ValueError, with that name.
+    """
+    kind = Path(name).suffix.lower()
+    if kind not in KINDS:
+        raise ValueError(f"{name}: stories are read from {', '.join(KINDS)} files")
+    try:
+        return _split_at_end(_parse_file(kind, content))
+    except ValueError as error:
+        raise ValueError(f"cannot read stories from {name}: {_reason(error)}") from error
+
+
+def _split_at_end(texts: list[str]) -> list[str]:
+    return [story for text in texts for story in text.split(END)]
 
 
 def as_texts(source: object) -> list[str]:
@@ -94,19 +112,30 @@ def _read_file(file: Path) -> list[str]:
     """What one file holds, text by text. Raises ValueError or OSError."""
     if not file.is_file():
         raise ValueError("it is no file (a folder, a device, or a link that leads nowhere)")
-    if file.stat().st_size == 0:
-        raise ValueError("it is empty")
     kind = file.suffix.lower()
+    if kind == ".parquet" and file.stat().st_size > 0:
+        return _read_parquet(file)  # which need not be in memory as a whole
+    return _parse_file(kind, file.read_bytes())
+
+
+def _parse_file(kind: str, content: bytes) -> list[str]:
+    """The texts in the content of a file. Raises ValueError."""
+    if not content:
+        raise ValueError("it is empty")
     if kind == ".parquet":
-        return _read_parquet(file)
-    text = decode(file.read_bytes())
+        return _read_parquet(io.BytesIO(content))
+    text = decode(content)
     if kind == ".txt":
         return _split_text(text)
     if kind == ".csv":
         return _read_csv(text)
     if kind == ".jsonl":
         return _texts_of_items(_parse_json_lines(text))
-    content = _parse_json(text)
+    return _texts_of_json(_parse_json(text))
+
+
+def _texts_of_json(content: object) -> list[str]:
+    """The texts of a JSON file: a list of texts or of rows, or columns by name."""
     if isinstance(content, dict):
         return _story_column(_table_of_columns(content))
     if isinstance(content, list):
@@ -226,7 +255,7 @@ def _parse_json_lines(text: str) -> list:
     return values
 
 
-def _read_parquet(file: Path) -> list[str]:
+def _read_parquet(file: Path | IO[bytes]) -> list[str]:
     """The stories of a Parquet file. Only the column with the stories is read."""
     import pyarrow
     from pyarrow import parquet

@@ -104,6 +104,13 @@ def test_the_steps_are_the_same_without_a_progress_bar(tune, monkeypatch, capsys
     assert steps[-1] == 1.0
 
 
+def test_what_does_not_fit_into_memory_is_read_in_parts_of_the_same_step(tune, monkeypatch):
+    whole = tune()
+    monkeypatch.setattr("slm.finetuning.loop.rows_at_once", lambda *_: 2)
+    in_parts = tune()
+    assert in_parts.epochs == pytest.approx(whole.epochs, rel=0.02)
+
+
 def test_replayed_stories_are_forgotten_less(tune):
     how = dict(epochs=6, patience=6, learning_rate=0.02)
     with_them, without = tune(replay=0.5, **how), tune(replay=0.0, **how)
@@ -275,8 +282,7 @@ def test_a_model_that_cannot_be_saved_is_not_lost(tune, tmp_path, capsys, lora_r
     assert done.folder is None
     assert done.after["yours"].nats_per_token < done.before["yours"].nats_per_token
     said = capsys.readouterr().out
-    assert f"could not be saved in {tmp_path / 'mine'} (" in said
-    assert "model.safetensors'" in said
+    assert f"could not be saved in {tmp_path / 'mine'}. " in said
     assert ".part" not in said
     slm.save_model(tmp_path / "elsewhere", done.model, done.tokenizer)
 

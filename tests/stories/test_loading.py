@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from slm.stories.cleaning import Cleaning, Stories, clean_stories, repair_mojibake, tidy_whitespace
-from slm.stories.files import read_stories
+from slm.stories.files import parse_stories, read_stories
 from slm.stories.loading import load_stories
 from slm.utils.files import cache_folder
 
@@ -324,6 +324,27 @@ def test_a_story_longer_than_pythons_own_limit_for_a_field(tmp_path):
     limit = csv.field_size_limit()
     assert read_stories(tmp_path / "a.csv") == [long, tale(0)]
     assert csv.field_size_limit() == limit
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.txt", write_txt),
+        ("A.JSON", write_json),
+        ("a.csv", write_csv),
+        ("a.parquet", write_parquet),
+    ],
+)
+def test_a_file_that_was_sent_is_read_as_one_on_disk(tmp_path, name, write):
+    write(tmp_path / name, tales(3))
+    content = (tmp_path / name).read_bytes()
+    assert parse_stories(name, content) == read_stories(tmp_path / name)
+    with pytest.raises(ValueError, match=f"cannot read stories from {name}: "):
+        parse_stories(name, b"\xff")
+    with pytest.raises(ValueError, match=f"cannot read stories from {name}: it is empty"):
+        parse_stories(name, b"")
+    with pytest.raises(ValueError, match=r"a.docx: stories are read from .txt, .json"):
+        parse_stories("a.docx", content)
 
 
 def test_only_the_column_with_the_stories_is_read_from_parquet(tmp_path):
