@@ -13,7 +13,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 import slm
 from slm.cli.options import ModelOptions, TrainOptions, as_settings
-from slm.settings import FineTuneConfig, Limits, Preset, SamplingConfig
+from slm.settings import FineTuneConfig, Preset, SamplingConfig, ServerLimits
 
 
 def generate(
@@ -146,7 +146,7 @@ def finetune(
     """Fine-tune a model on your own stories.
 
     examples:
-      python -m slm finetune mine.txt --folder runs/mine
+      python -m slm finetune mine.txt --folder runs/tuned
       python -m slm finetune diary/ --folder runs/diary --epochs 5 --replay 0.5
       python -m slm finetune mine.txt --folder runs/lora --lora-rank 8
 
@@ -156,8 +156,11 @@ def finetune(
         model: A folder that holds a model, or "owner/name" on the hub; stories: the bundled model.
     """
     transformer, tokenizer = slm.load_model(model)
-    print(slm.finetune(transformer, tokenizer, stories, folder=folder, **asdict(settings)))
-    print(f"\nThe model is in {folder}.")
+    tuned = slm.finetune(transformer, tokenizer, stories, folder=folder, **asdict(settings))
+    print(tuned)
+    if tuned.folder is None:
+        raise OSError(f"The model could not be saved in {folder}.")
+    print(f"\nThe model is in {tuned.folder}.")
 
 
 def quantize(
@@ -225,12 +228,19 @@ def serve(
     port: int = 8000,
     api_key: str | None = None,
     origin: UseAppendAction[tuple[str, ...]] = (),
-    max_stories: int = Limits.stories,
-    max_waiting: int = Limits.waiting,
-    max_prompt: int = Limits.prompt,
-    max_tokens: int = Limits.tokens,
+    max_stories: int = ServerLimits.stories,
+    max_waiting: int = ServerLimits.waiting,
+    max_prompt: int = ServerLimits.prompt,
+    max_tokens: int = ServerLimits.tokens,
+    max_body: int = ServerLimits.body,
+    cache_megabytes: float = ServerLimits.cache_megabytes,
+    unread: int = ServerLimits.unread,
+    header_seconds: float = ServerLimits.header_seconds,
+    body_seconds: float = ServerLimits.body_seconds,
+    read_seconds: float = ServerLimits.read_seconds,
+    idle_seconds: float = ServerLimits.idle_seconds,
 ) -> None:
-    """Serve a model over HTTP, by the protocol of OpenAI's completions.
+    """Serve a model over HTTP, by OpenAI's protocol: completions, and chat completions.
 
     examples:
       python -m slm serve
@@ -250,22 +260,40 @@ def serve(
         max_waiting: Stories that may wait for their turn.
         max_prompt: Characters of a prompt.
         max_tokens: New tokens of one story.
+        max_body: Bytes of a request.
+        cache_megabytes: The most that the key-value cache may take; it grows with use.
+        unread: Tokens of a streamed story that are written ahead of a slow reader.
+        header_seconds: Time in which a request's headers must have come.
+        body_seconds: Time in which a request's body must have come.
+        read_seconds: Time in which a client that has fallen behind must read on.
+        idle_seconds: Time that a connection may rest between two requests.
     """
     try:
-        import uvicorn
-
-        from slm.serving.api import create_app
+        from slm.serving import server
     except ImportError as error:
         raise ImportError(f"Serving needs pip install fastapi-offline uvicorn ({error}).") from None
-    app = create_app(
+    limits = ServerLimits(
+        stories=max_stories,
+        waiting=max_waiting,
+        prompt=max_prompt,
+        tokens=max_tokens,
+        body=max_body,
+        cache_megabytes=cache_megabytes,
+        unread=unread,
+        header_seconds=header_seconds,
+        body_seconds=body_seconds,
+        read_seconds=read_seconds,
+        idle_seconds=idle_seconds,
+    )
+    server.serve(
         *slm.load_model(model),
-        Path(model).name,
-        limits=Limits(max_stories, max_waiting, max_prompt, max_tokens),
+        server.served_name(model),
+        host=host,
+        port=port,
+        limits=limits,
         api_key=api_key or os.environ.get("SLM_API_KEY"),
         origins=origin,
     )
-    print(f"Stories at http://{host}:{port}/v1/completions; try it at http://{host}:{port}/docs")
-    uvicorn.run(app, host=host, port=port, log_level="warning")
 
 
 def app(port: int = 8501, headless: bool = False) -> None:

@@ -34,7 +34,7 @@ python -m slm COMMAND --help lists a command's options, with examples. To begin 
   python -m slm generate "Once upon a time"            with the bundled model
   python -m slm train                                  your own, in five minutes
   python -m slm evaluate runs/mine --report mine.html  how good is it?
-  python -m slm finetune mine.txt --folder runs/mine   a model that writes as you do
+  python -m slm finetune mine.txt --folder runs/tuned  a model that writes as you do
 """
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from torch import nn
 
 from slm.checkpoint.saving import save_model
 from slm.evaluation import Evaluation, evaluate
@@ -19,12 +21,15 @@ from slm.model.transformer import Transformer
 from slm.settings import FineTuneConfig, TrainConfig
 from slm.stories.cleaning import Stories
 from slm.stories.loading import load_stories
+from slm.stories.opening import commonest_opening
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.training.early_stopping import EarlyStopping
 from slm.training.optimizer import Optimizers, make_optimizers
 from slm.training.progress import ProgressBar, stop_after_step
 from slm.training.schedule import learning_rate_factor
 from slm.training.step import train_step
+from slm.utils.folder_marker import FINE_TUNED, claim_folder, folder_kind
+from slm.utils.printing import say
 
 PROMPTS = ("Once upon a time", "One day", "It was night and")
 
@@ -53,7 +58,9 @@ def finetune(
     learn (LoRA, Hu et al. 2021, arXiv:2106.09685), by the library peft; `folder / "adapter"` then
     has what peft loads.
 
-    Raises ValueError for settings that make no sense and for too few stories.
+    Raises ValueError for settings that make no sense, for too few stories, and for a `folder` that
+    holds something else than a fine-tuned model; OSError where nothing can be written there. If
+    only the last save fails, this is said, and the model is in what comes back.
     """
     config = FineTuneConfig(**settings)
     model.check_tokenizer(tokenizer)
@@ -65,6 +72,9 @@ def finetune(
     own, held_out = own_stories(stories, tokenizer, max_tokens, config.held_out, config.seed)
     ordinary = ordinary or load_stories(n=2_000)
     batches = ReplayBatches(own, ordinary.train, tokenizer, context_length, config)
+    if folder is not None:
+        folder = Path(folder).expanduser()
+        _claim(folder)  # now, not after hours of training
 
     tuned = copy.deepcopy(model)
     tuned.to(pick_device(config.device)).requires_grad_(True)
@@ -86,23 +96,44 @@ def finetune(
     _train_epochs(
         tuned, tokenizer, batches, held_out, optimizers, training, early_stopping, callback
     )
-    if adapter and folder:
-        # Embeddings are not adapted: without this, peft would look for them in the base model.
-        adapter.save_pretrained(str(Path(folder) / "adapter"), save_embedding_layers=False)
     if adapter:
-        tuned = adapter.merge_and_unload()
+        tuned = copy.deepcopy(adapter).merge_and_unload()
     tuned.to("cpu").eval()
-    if folder:
-        save_model(folder, tuned, tokenizer)
+    is_saved = folder is not None and _save(folder, tuned, tokenizer, adapter)
     return FineTuned(
         model=tuned,
         tokenizer=tokenizer,
         before=before,
         after=_evaluate_all(tuned, tokenizer, measured),
-        samples=_write_samples(model, tuned, tokenizer, config.seed),
+        samples=_write_samples(model, tuned, tokenizer, _prompts(ordinary), config.seed),
         epochs=early_stopping.scores,
-        folder=Path(folder) if folder else None,
+        folder=folder if is_saved else None,
     )
+
+
+def _claim(folder: Path) -> None:
+    """Make the folder one that holds a fine-tuned model, and nothing else."""
+    if folder_kind(folder) == FINE_TUNED:
+        say(f"{folder} holds a fine-tuned model already: the new one will replace it.")
+    claim_folder(folder, FINE_TUNED)
+
+
+def _save(
+    folder: Path, model: Transformer, tokenizer: Tokenizer, adapter: nn.Module | None
+) -> bool:
+    """Save the model and LoRA's adapter; where that fails, say so: the model must not be lost."""
+    try:
+        save_model(folder, model, tokenizer)
+        if adapter:
+            # Embeddings are not adapted: without this, peft would look for them in the base model.
+            adapter.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
+    except (OSError, SafetensorError) as error:
+        say(
+            f"The model could not be saved in {folder} ({error}). It is in what finetune returned: "
+            "slm.save_model(another_folder, tuned.model, tuned.tokenizer) saves it."
+        )
+        return False
+    return True
 
 
 def _train_epochs(
@@ -159,12 +190,22 @@ def _evaluate_all(
     return {name: evaluate(model, tokenizer, stories) for name, stories in measured.items()}
 
 
+def _prompts(ordinary: Stories) -> tuple[str, ...]:
+    """Prompts in the language of the ordinary stories, as far as that can be known."""
+    opening = commonest_opening(ordinary.train)
+    return PROMPTS if opening.isascii() else (opening,)
+
+
 def _write_samples(
-    before: Transformer, after: Transformer, tokenizer: Tokenizer, seed: int
+    before: Transformer,
+    after: Transformer,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    seed: int,
 ) -> list[tuple[str, str]]:
     """What both models make of the same prompts, side by side."""
     samples = []
-    for prompt in PROMPTS:
+    for prompt in prompts:
         pair = [
             generate(model, tokenizer, prompt, max_new_tokens=80, seed=seed)
             for model in (before, after)

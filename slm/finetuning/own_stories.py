@@ -5,13 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from slm.stories.cleaning import clean_stories
+from slm.stories.cleaning import CLOSERS, ENDS_ANYWHERE, ENDS_BEFORE_SPACE, clean_stories
 from slm.stories.files import as_texts
 from slm.tokenizer.byte_pair import Tokenizer
 
-# A sentence goes to its last punctuation mark and closing quote, before a space, or to the end.
-_SENTENCE = re.compile(r"\S.*?(?:[.!?…]+[\"'”’»)\]]*(?=\s)|$)\s*", re.DOTALL)
+# A sentence ends with its last punctuation mark and closing quote, or with the text.
+_SENTENCE = re.compile(
+    rf"\S.*?(?:[{ENDS_BEFORE_SPACE}]+[{CLOSERS}]*(?=\s)|[{ENDS_ANYWHERE}]+[{CLOSERS}]*|$)\s*",
+    re.DOTALL,
+)
 _WORD = re.compile(r"\S+\s*")
+_MOST_BYTES = 4  # of one character in UTF-8, and so the most tokens that it can be
 
 
 def own_stories(
@@ -51,7 +55,8 @@ def _split_all(stories: list[str], tokenizer: Tokenizer, max_tokens: int) -> lis
 def split_long(text: str, tokenizer: Tokenizer, max_tokens: int) -> list[str]:
     """Split a text into parts of at most `max_tokens` tokens, between sentences.
 
-    Only a sentence that is longer than this is split between words.
+    Only a sentence that is longer than this is split between words, and a word that is longer
+    between characters.
     """
     parts = []
     part = ""
@@ -69,11 +74,17 @@ def split_long(text: str, tokenizer: Tokenizer, max_tokens: int) -> list[str]:
 
 
 def _short_pieces(text: str, tokenizer: Tokenizer, max_tokens: int) -> list[str]:
-    """The sentences of a text, with the words of each sentence that is too long instead of it."""
+    """The sentences of a text; instead of one that is too long its words, and instead of a word
+    that is too long, or in a script without spaces, runs of its characters."""
     pieces = []
     for sentence in _SENTENCE.findall(text):
         if len(tokenizer.encode(sentence)) <= max_tokens:
             pieces.append(sentence)
-        else:
-            pieces.extend(_WORD.findall(sentence))
+            continue
+        for word in _WORD.findall(sentence):
+            if len(tokenizer.encode(word)) <= max_tokens:
+                pieces.append(word)
+                continue
+            size = max(max_tokens // _MOST_BYTES, 1)
+            pieces.extend(word[start : start + size] for start in range(0, len(word), size))
     return pieces

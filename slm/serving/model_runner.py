@@ -38,8 +38,8 @@ class ModelRunner:
         size = self.cache_bytes(1, length)
         if size > self._max_bytes:
             raise CacheTooSmall(
-                f"The key-value cache may take {self._max_bytes / 1e6:,.0f} MB, and {length:,} "
-                f"tokens need {size / 1e6:,.0f}: ask for fewer tokens, or give the server more "
+                f"The key-value cache may take {self._max_bytes / 1e6:,.2f} MB, and {length:,} "
+                f"tokens need {size / 1e6:,.2f}: ask for fewer tokens, or give the server more "
                 "(cache_megabytes)."
             )
 

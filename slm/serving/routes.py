@@ -1,5 +1,7 @@
 """The server's addresses: completions, chat completions, models, health."""
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from secrets import compare_digest
 from typing import Annotated
@@ -10,6 +12,7 @@ from pydantic import BaseModel
 
 from slm.serving.batching import Batcher
 from slm.serving.errors import RequestError
+from slm.serving.prompts import read_prompts
 from slm.serving.protocol import (
     ChatCompletion,
     ChatCompletionRequest,
@@ -28,7 +31,7 @@ from slm.serving.responses import (
     whole_answer,
 )
 from slm.serving.story_job import StoryJob
-from slm.serving.validation import StoryRequest, validate_chat, validate_completion
+from slm.serving.validation import validate_chat, validate_completion
 from slm.settings import ServerLimits
 from slm.tokenizer.byte_pair import Tokenizer
 
@@ -76,7 +79,8 @@ def require_api_key(served: Served, credentials: Credentials) -> None:
     """Raise RequestError (401) where the client does not bring the API key. A dependency of all
     addresses under /v1 where the server has a key."""
     given = credentials.credentials if credentials else ""
-    if not compare_digest(given.encode(), served.api_key.encode()):
+    sent = given.encode("latin-1")  # the bytes of the header, as which a client sends UTF-8
+    if not compare_digest(sent, served.api_key.encode()):
         raise RequestError(
             401,
             "Bring the API key, as `Authorization: Bearer KEY`.",
@@ -89,7 +93,7 @@ def error_responses(*statuses: int) -> dict[int, dict]:
     return {status: {"model": ErrorResponse} for status in statuses}
 
 
-EVENT_STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
+EVENT_STREAM = {"text/event-stream": {"schema": {}}}  # each event: the answer's next piece
 REFUSALS = error_responses(400, 401, 404, 408, 413, 429, 500)
 
 public = APIRouter()
@@ -130,7 +134,7 @@ async def completions(body: CompletionRequest, request: Request, served: Served)
     """Write stories that begin with a prompt: all at once, or with `stream` piece by piece as
     server-sent events."""
     served.check_name(body.model)
-    job = new_job(validate_completion(body, served.tokenizer, served.limits), request)
+    job = await new_job(validate_completion, body, request)
     form = CompletionFormat(job.id, served.name, served.tokenizer, body.logprobs)
     return await respond(job, form, request)
 
@@ -144,15 +148,19 @@ async def chat_completions(body: ChatCompletionRequest, request: Request, served
     """For clients that only chat: the last user message is how the story begins, and the answer is
     how it goes on. The messages before it are not read: the model knows stories, not talks."""
     served.check_name(body.model)
-    job = new_job(validate_chat(body, served.tokenizer, served.limits), request)
+    job = await new_job(validate_chat, body, request)
     return await respond(job, ChatFormat(job.id, served.name), request)
 
 
-def new_job(asked: StoryRequest, request: Request) -> StoryJob:
-    """What is to be written, for the client who asks."""
+async def new_job(validate: Callable, body: BaseModel, request: Request) -> StoryJob:
+    """What is to be written, for the client who asks. Long prompts take time to read: a thread does
+    that, so that others are answered meanwhile."""
     served = served_model(request)
+    asked = await asyncio.to_thread(validate, body, served.tokenizer, served.limits)
+    prompts = await asyncio.to_thread(read_prompts, asked, served.tokenizer)
     client = request.client.host if request.client else ""
-    return StoryJob(asked, served.tokenizer, batcher(request), client, served.limits.unread)
+    unread = served.limits.unread
+    return StoryJob(asked, prompts, served.tokenizer, batcher(request), client, unread)
 
 
 async def respond(job: StoryJob, form: ResponseFormat, request: Request) -> Response | BaseModel:

@@ -2,20 +2,19 @@
 
 import uuid
 from collections.abc import AsyncIterator
-from collections.abc import Sequence as ListOf
 from dataclasses import replace
 
 from slm.serving.batching import Batcher
-from slm.serving.detokenizer import IncrementalDetokenizer
 from slm.serving.errors import RequestError
 from slm.serving.model_runner import CacheTooSmall
+from slm.serving.prompts import ReadPrompt
 from slm.serving.protocol import Usage
 from slm.serving.scheduler import QueueFull
-from slm.serving.sequence import Sequence, Token
+from slm.serving.sequence import Sequence
 from slm.serving.stop_sequences import StopMatcher
 from slm.serving.story_output import Piece, StoryOutput
 from slm.serving.token_stream import TokenStream, Update
-from slm.serving.validation import Prompt, StoryRequest
+from slm.serving.validation import StoryRequest
 from slm.tokenizer.byte_pair import Tokenizer
 
 
@@ -25,6 +24,7 @@ class StoryJob:
     def __init__(
         self,
         request: StoryRequest,
+        prompts: list[ReadPrompt],
         tokenizer: Tokenizer,
         batcher: Batcher,
         client: str = "",  # who asks: the batch is shared out among clients
@@ -39,12 +39,11 @@ class StoryJob:
         self._prompts: list[ReadPrompt] = []  # one for each story
         self._outputs: list[StoryOutput] = []
         self._sequences: list[Sequence] = []
-        for prompt in request.prompts:
-            read = ReadPrompt(prompt, tokenizer)
+        for prompt in prompts:
             for copy in range(request.n):
-                self._add_story(read, copy, tokenizer)
+                self._add_story(prompt, copy, tokenizer)
 
-    def _add_story(self, prompt: "ReadPrompt", copy: int, tokenizer: Tokenizer) -> None:
+    def _add_story(self, prompt: ReadPrompt, copy: int, tokenizer: Tokenizer) -> None:
         request = self.request
         index = len(self._outputs)
         ids = prompt.ids
@@ -134,26 +133,6 @@ class StoryJob:
     def cancel(self) -> None:
         """Write no more."""
         self._batcher.cancel(self._sequences)
-
-
-class ReadPrompt:
-    """A prompt, and the detokenizer that has read it: the story's text goes on from there."""
-
-    def __init__(self, prompt: Prompt, tokenizer: Tokenizer):
-        self.ids = prompt.ids
-        self.detokenizer = IncrementalDetokenizer(tokenizer)
-        self.offsets: list[int] = []  # where each of its tokens begins, in characters
-        decoded = ""
-        for token_id in prompt.ids:
-            self.offsets.append(self.detokenizer.length)
-            decoded += self.detokenizer.add(token_id)
-        self.text = decoded if prompt.text is None else prompt.text
-
-    def piece(self, index: int, tokens: ListOf[Token]) -> Piece:
-        """The prompt as the first piece of an answer. `tokens` have the log-probabilities of its
-        last ones; the others, which the model has not read or not foreseen, have none."""
-        without = [Token(token_id) for token_id in self.ids[: len(self.ids) - len(tokens)]]
-        return Piece(index, self.text, (*without, *tokens), tuple(self.offsets))
 
 
 def _too_many_requests(full: QueueFull) -> RequestError:

@@ -43,8 +43,9 @@ class StoryOutput:
 
     @property
     def token_count(self) -> int:
-        """How many tokens were written, without what a stop sequence cut off."""
-        return len(self._tokens)
+        """How many tokens were written, without the one that ends a story and without what a stop
+        sequence cut off."""
+        return sum(token.id != self._eot_id for token in self._tokens)
 
     def add(self, token: Token) -> None:
         """Take in the next token. After the end, it is ignored."""
@@ -52,15 +53,20 @@ class StoryOutput:
             return
         old_length = len(self._text)
         if token.id != self._eot_id:
-            self._tokens.append(token)
-            self._starts.append(old_length)
+            self._append(token)
             self._text += self._detokenizer.add(token.id)
+        elif token.finish_reason == "stop":  # not in the text, but its log-probability is reported
+            self._append(token)
         if token.finish_reason:
             self._text += self._detokenizer.flush()
         self.finish_reason = token.finish_reason
         stop = self._stops.find(self._text, old_length)
         if stop is not None:
             self._cut(stop)
+
+    def _append(self, token: Token) -> None:
+        self._tokens.append(token)
+        self._starts.append(len(self._text))
 
     def _cut(self, end: int) -> None:
         """End the story before a stop sequence."""

@@ -7,7 +7,17 @@ from dataclasses import dataclass, field, fields
 from ftfy import fix_encoding
 
 END = "<|endoftext|>"  # separates two stories in a text file
-SHORTEST = 50  # characters: anything shorter is a fragment, not a story
+SHORTEST = 50  # letters: anything shorter is a fragment, not a story
+
+# Where a sentence may end, and what may close a quotation after it. Chinese and Japanese put no
+# space between sentences, and Hindi's danda stands nowhere else; other marks end a sentence only
+# before a space: think of 3.14.
+ENDS_BEFORE_SPACE = ".!?…؟۔։።"
+ENDS_ANYWHERE = "。！？｡।॥။។"
+CLOSERS = "\"'”’»)\\]」』】》〉）｣"  # within [] of a regular expression
+# Characters that say as much as several letters: Chinese characters, kana and Korean syllables.
+DENSE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+LETTERS_PER_DENSE_CHARACTER = 3
 
 # Windows-1252 has no character for the last byte of a closing quote, which in UTF-8 is E2 80 9D;
 # so that byte is often lost, and the ftfy library needs it back to recognise the quote.
@@ -15,7 +25,10 @@ _QUOTE_WITHOUT_LAST_BYTE = re.compile("â€(?![“”˜™šœž¦¢\x93\x94\x9
 _OTHER_LINE_BREAKS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 # Control characters, and characters that are neither visible nor a space.
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\ufeff\ud800-\udfff]")
-_SENTENCE_END = re.compile(r"(?:[.!?…][\s\"'”’»)\]*]*|the end)$", re.IGNORECASE)
+_SENTENCE_END = re.compile(
+    rf"(?:[{ENDS_BEFORE_SPACE}{ENDS_ANYWHERE}][\s*{CLOSERS}]*|the end)$", re.IGNORECASE
+)
+_DENSE_CHARACTER = re.compile(f"[{DENSE}]")
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,14 @@ def tidy_whitespace(text: str) -> str:
     return text.strip()
 
 
+def letter_count(text: str) -> int:
+    """The length of a text in letters, comparable between scripts."""
+    if text.isascii():
+        return len(text)
+    dense = len(_DENSE_CHARACTER.findall(text))
+    return len(text) + (LETTERS_PER_DENSE_CHARACTER - 1) * dense
+
+
 def clean_stories(
     stories: Iterable[str],
     *,
@@ -84,7 +105,8 @@ def clean_stories(
 ) -> tuple[list[str], Cleaning]:
     """Clean every story, drop fragments and duplicates, and count what was done.
 
-    A fragment has fewer than 50 characters or, with `ended`, stops in the middle of a sentence.
+    A fragment has fewer than 50 letters (17 characters of Chinese, Japanese or Korean) or, with
+    `ended`, stops in the middle of a sentence.
     Stories in `without` count as duplicates. Reading stops as soon as `limit` stories are kept.
     """
     kept: list[str] = []
@@ -104,7 +126,7 @@ def clean_stories(
         text = tidy_whitespace(decoded)
         if text != decoded:
             tidied += 1
-        if len(text) < SHORTEST or (ended and not _SENTENCE_END.search(text)):
+        if letter_count(text) < SHORTEST or (ended and not _SENTENCE_END.search(text)):
             fragments += 1
         elif text in seen:
             duplicates += 1

@@ -9,10 +9,12 @@ from slm.stories.cleaning import END, SHORTEST, Stories, clean_stories
 from slm.stories.files import as_texts
 from slm.stories.practice import practice_stories
 from slm.stories.tinystories import load_tinystories
+from slm.utils.printing import say
 
 PRACTICE = "practice corpus"
 MOST_PRACTICE_STORIES = 20_000  # more of them would hardly say anything new
 HELD_OUT_SHARE = 10  # one story of so many is held out to validate on
+FEW = 20  # stories: with fewer, scores on those held out say little
 
 
 def load_stories(
@@ -51,14 +53,26 @@ def _split(texts: Iterable[str], source: str, n: int, most_held_out: int, seed: 
     if len(stories) < 2:
         raise ValueError(
             f"{source} holds too few stories ({len(stories)} of {cleaning.stories_read} are left "
-            f"after cleaning): give two of {SHORTEST} characters or more; "
+            f"after cleaning): give two of {SHORTEST} letters or more; "
             f"in a .txt file, put {END} between them."
         )
     Random(seed).shuffle(stories)
-    held_out = min(max(len(stories) // HELD_OUT_SHARE, 1), most_held_out)
+    held_out = min(_held_out_count(len(stories)), most_held_out)
+    if len(stories) < FEW:
+        say(
+            f"{source} holds {len(stories)} stories, and {held_out} of them are held out to "
+            f"measure by: the scores will be rough. {FEW} stories or more are better."
+        )
     train = stories[held_out:][:n]
     validation = stories[:held_out]
     return Stories(train, validation, source, source == PRACTICE, cleaning)
+
+
+def _held_out_count(stories: int) -> int:
+    """A tenth of the stories; of a few, two, as long as two are left to train on."""
+    if stories < 4:
+        return 1
+    return max(stories // HELD_OUT_SHARE, 2)
 
 
 def _source_name(source: object) -> str:
@@ -72,10 +86,11 @@ def _source_name(source: object) -> str:
 
 def _load_practice(n: int, most_held_out: int, seed: int, reason: str) -> Stories:
     """The practice corpus, with a notice that cannot be overlooked."""
-    print("=" * 80)
-    print("NOT TINYSTORIES: THESE ARE SIMPLE STORIES MADE UP FOR PRACTICE")
-    print(f"Why: {reason}. To try again: load_stories()")
-    print("=" * 80)
+    line = "=" * 80
+    say(line)
+    say("NOT TINYSTORIES: THESE ARE SIMPLE STORIES MADE UP FOR PRACTICE")
+    say(f"Why: {reason}. To try again: load_stories()")
+    say(line)
     texts = practice_stories(min(n + most_held_out, MOST_PRACTICE_STORIES), seed=seed)
     return _split(texts, PRACTICE, n, most_held_out, seed)
 
@@ -85,4 +100,4 @@ def _print_summary(stories: Stories, origin: str) -> None:
     name = f"{stories.source} ({origin})" if origin else stories.source
     counts = f"{len(stories.train):,} training + {len(stories.validation):,} validation stories"
     characters = sum(len(story) for story in stories.train + stories.validation)
-    print(f"{name}: {counts}, {characters:,} characters. For others: load_stories('my_own.txt')")
+    say(f"{name}: {counts}, {characters:,} characters. For others: load_stories('my_own.txt')")

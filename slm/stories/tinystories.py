@@ -1,6 +1,7 @@
 """TinyStories (Eldan and Li 2023, arXiv:2305.07759) from the Hugging Face hub, only as much of it
 as is needed, and kept in the cache folder (optional: the package also works without a network)."""
 
+import hashlib
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from slm.stories.cleaning import Stories, clean_stories
 from slm.utils.files import cache_folder, write
+from slm.utils.printing import say
 
 REPO = "roneneldan/TinyStories"
 TIMEOUT = 2.5  # seconds that the hub has to answer
@@ -36,7 +38,11 @@ def load_tinystories(n: int, held_out: int) -> tuple[Stories, str]:
     They are read from the cache folder where it has enough, else fetched and then cached. Raises
     ConnectionError, with the reason, where the hub cannot be reached and nothing is cached.
     """
-    cached = _read_cache()
+    try:
+        cached = _read_cache()
+    except (OSError, ValueError) as error:
+        say(f"The stories that were kept cannot be used, new ones are fetched: {error}.")
+        cached = None
     if cached and cached.requested >= n:
         raw = cached
         origin = f"kept since {cached.fetched_on}, nothing downloaded"
@@ -58,23 +64,55 @@ def load_tinystories(n: int, held_out: int) -> tuple[Stories, str]:
 
 
 def _read_cache() -> RawStories | None:
-    """The stories in the cache folder, or None where it has none that can be read."""
+    """The stories in the cache folder, or None where there are none.
+
+    Raises ValueError for a file that is damaged, OSError for one that cannot be read.
+    """
     file = cache_folder() / CACHE_FILE
+    damaged = ValueError(f"{file} is damaged")
     try:
-        fetched_on, requested, train, validation = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+        content = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return RawStories(train, validation, requested, fetched_on)
+    if content.startswith(b"["):
+        payload = content  # as earlier versions wrote it, without a checksum
+    else:
+        checksum, _, payload = content.partition(b"\n")
+        if checksum != _checksum(payload):
+            raise damaged
+    try:
+        fetched_on, requested, train, validation = json.loads(payload)
+        raw = RawStories(train, validation, requested, fetched_on)
+    except (ValueError, TypeError, RecursionError):
+        raise damaged from None
+    if not _is_sound(raw):
+        raise damaged
+    return raw
+
+
+def _is_sound(raw: RawStories) -> bool:
+    """Whether all parts are of the types that they should be."""
+    for stories in (raw.train, raw.validation):
+        if not isinstance(stories, list) or not stories:
+            return False
+        if not all(isinstance(story, str) for story in stories):
+            return False
+    return type(raw.requested) is int and isinstance(raw.fetched_on, str)
 
 
 def _write_cache(raw: RawStories) -> str:
     """Keep the stories for next time; where that fails, a few words say so."""
     content = [raw.fetched_on, raw.requested, raw.train, raw.validation]
+    payload = json.dumps(content).encode()
     try:
-        write(cache_folder() / CACHE_FILE, json.dumps(content).encode())
-    except OSError as error:
+        write(cache_folder() / CACHE_FILE, _checksum(payload) + b"\n" + payload)
+    except OSError as error:  # a full or read-only disk is no reason to stop
         return f", not kept for next time: {error}"
     return ""
+
+
+def _checksum(payload: bytes) -> bytes:
+    return hashlib.sha256(payload).hexdigest().encode()
 
 
 def fetch(n: int, held_out: int) -> RawStories:

@@ -22,6 +22,8 @@ END_OF_TEXT = "<|endoftext|>"
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 
 _BUNDLED = ASSETS / "stories"
+LONGEST_TOKEN = 1_000  # bytes; GPT-2's longest has 128
+LARGEST_FILE = 50_000_000  # bytes of a tokenizer.json; GPT-2's has 1.4 million
 _NEVER = 2**32  # the rank of a pair that is no token: after all others
 
 # A tokenizer.json writes each byte of a token as one visible character, as GPT-2 does: as the
@@ -137,18 +139,27 @@ def load_tokenizer(name_or_path: str | Path = "stories") -> Tokenizer:
     """
     if name_or_path == "gpt2":
         return _load_gpt2()
-    path = _BUNDLED if name_or_path == "stories" else Path(name_or_path).expanduser()
+    mend = "use 'stories', 'gpt2', or a folder that Tokenizer.save wrote"
+    path = _BUNDLED if name_or_path == "stories" else Path(name_or_path)
     if path.suffix != ".json":
         path = path / "tokenizer.json"
-    mend = "use 'stories', 'gpt2', or a folder that Tokenizer.save wrote"
     try:
-        ranks, eot_id = _parse(json.loads(path.read_bytes()))
+        path = path.expanduser()
+    except RuntimeError:  # there is no such user, or no home directory
+        raise FileNotFoundError(f"There is no tokenizer at {path}: {mend}.") from None
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise ValueError(f"it has more than {LARGEST_FILE:,} bytes")
+        ranks, eot_id = _parse(path.read_bytes())
         return Tokenizer(path.absolute().parent.name, ranks, eot_id)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"There is no tokenizer at {path}: {mend}.") from None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # Those of type ValueError itself are `_parse`'s own; others are names of Python's.
-        reason = error if type(error) is ValueError else "not whole, or no byte-level BPE"
+    except (OSError, RecursionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = "not whole, or no byte-level BPE"
+        if type(error) is ValueError:  # `_parse`'s own; its subclasses are Python's
+            reason = str(error)
+        if isinstance(error, OSError):
+            reason = error.strerror
         raise ValueError(f"{path} cannot be used ({reason}): {mend}.") from None
 
 
@@ -163,11 +174,12 @@ def _load_gpt2() -> Tokenizer:
     return Tokenizer("gpt2", gpt2._mergeable_ranks, gpt2.eot_token)
 
 
-def _parse(data: dict) -> tuple[dict[bytes, int], int]:
+def _parse(content: bytes) -> tuple[dict[bytes, int], int]:
     """Ranks and end-of-text id of a tokenizer.json.
 
     Raises ValueError where tiktoken would panic, or give other ids than Hugging Face's library.
     """
+    data = json.loads(content)
     model = data["model"]
     split = {"use_regex": True} | data["pre_tokenizer"]
     if split["type"] != "ByteLevel" or split["add_prefix_space"] or not split["use_regex"]:
@@ -176,11 +188,19 @@ def _parse(data: dict) -> tuple[dict[bytes, int], int]:
     if list(added) != [END_OF_TEXT] or data.get("normalizer"):
         raise ValueError(f"its one special token must be {END_OF_TEXT}, and its normalizer null")
     vocab = model["vocab"] | added
+    if any(type(token_id) is not int for token_id in vocab.values()):
+        raise TypeError("an id is no whole number")
+    if sorted(vocab.values()) != list(range(len(vocab))):
+        raise ValueError("its ids have a gap or come twice")
     by_id = sorted(vocab, key=vocab.get)
     ranks = {unicode_to_bytes(token): vocab[token] for token in by_id if token not in added}
     single_bytes = [token for token in ranks if len(token) == 1]
-    if [vocab[token] for token in by_id] != list(range(len(vocab))) or len(single_bytes) < 256:
-        raise ValueError("its ids have a gap, come twice, or leave out some of the 256 bytes")
+    if len(single_bytes) < 256:
+        raise ValueError("it leaves out some of the 256 bytes")
+    if len(ranks) + 1 < len(vocab) or b"" in ranks:
+        raise ValueError("some of its tokens are empty or come twice")
+    if max(map(len, ranks)) > LONGEST_TOKEN:
+        raise ValueError(f"it has a token of more than {LONGEST_TOKEN:,} bytes")
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     if merges != _merges(ranks):
         raise ValueError("its merges and its tokens do not fit together")

@@ -16,9 +16,9 @@ from common import ROOT, in_turns, machine, table
 
 # Every program is what a user would write; the folder that it works in is its argument.
 IMPORTS = {
-    "import slm": "import slm",
-    "import torch": "import torch",
-    "from transformers import LlamaForCausalLM": "from transformers import LlamaForCausalLM",
+    "slm, with what training needs": "import slm; slm.train",
+    "torch": "import torch",
+    "transformers, with LlamaForCausalLM": "from transformers import LlamaForCausalLM",
 }
 FIRST_STORY = {
     "slm.generate": """

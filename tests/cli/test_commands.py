@@ -89,20 +89,26 @@ def test_export_goes_by_the_ending(options, called, capsys, monkeypatch):
 
 @pytest.fixture
 def served(model, monkeypatch):
-    """What `slm serve` would serve: the application, and how it is called."""
+    """What `slm serve` would serve: the application, and the address where it listens."""
     uvicorn = pytest.importorskip("uvicorn")
     pytest.importorskip("fastapi_offline")
     calls = []
-    monkeypatch.setattr(uvicorn, "run", lambda app, **settings: calls.append((app, settings)))
+
+    def run(server, sockets):
+        [listener] = sockets
+        calls.append((server.config.app, listener.getsockname()))
+        listener.close()
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
     return calls
 
 
 def test_serve_serves_the_model_with_the_limits_given(model, served, capsys):
     testclient = pytest.importorskip("starlette.testclient")
-    assert main(f"serve {model} --port 9000 --max-tokens 7".split()) == 0
-    [(app, settings)] = served
-    assert (settings["host"], settings["port"]) == ("127.0.0.1", 9000)
-    assert "http://127.0.0.1:9000/docs" in capsys.readouterr().out
+    assert main(f"serve {model} --port 0 --max-tokens 7".split()) == 0  # 0: any port that is free
+    [(app, (host, port))] = served
+    assert host == "127.0.0.1"
+    assert f"http://127.0.0.1:{port}/docs" in capsys.readouterr().out
     with testclient.TestClient(app) as client:
         answer = client.post("/v1/completions", json={"prompt": "Once", "max_tokens": 8})
         assert (answer.status_code, "at most 7" in answer.text) == (400, True)
@@ -114,7 +120,7 @@ def test_serve_asks_for_the_api_key_that_was_given(given, model, served, monkeyp
     if given == "in the environment":
         monkeypatch.setenv("SLM_API_KEY", "secret")
         given = ""
-    assert main(["serve", model, *given.split()]) == 0
+    assert main(["serve", model, "--port", "0", *given.split()]) == 0
     [(app, _)] = served
     with testclient.TestClient(app) as client:
         assert client.get("/v1/models").status_code == 401

@@ -169,8 +169,8 @@ def test_the_tales_of_the_lighthouse_are_many_and_in_one_voice(tokenizer):
 def test_long_texts_are_cut_between_sentences_and_nothing_is_lost(tokenizer, most):
     text = 'One day it rained. "Oh no!" said Tim... Then it stopped? Yes! ' * 3 + "No end"
     parts = split_long(text, tokenizer, most)
-    assert " ".join(" ".join(parts).split()) == " ".join(text.split())
-    assert all(len(tokenizer.encode(part)) <= max(most, 12) for part in parts)
+    assert "".join("".join(parts).split()) == "".join(text.split())
+    assert all(len(tokenizer.encode(part)) <= most for part in parts)
     if most == 30:
         assert len(parts) > 1
         assert all(part[-1] in '.!?"' for part in parts[:-1])
@@ -225,3 +225,123 @@ def test_an_adapter_names_the_model_that_it_belongs_to(random_model, tokenizer, 
     finetune(model, tokenizer, MINE, folder=tmp_path / "mine", **how)
     saved = (tmp_path / "mine" / "adapter" / "adapter_config.json").read_text(encoding="utf-8")
     assert json.loads(saved)["base_model_name_or_path"] == str(base.resolve())
+
+# Folders
+
+
+def test_a_folder_that_holds_something_else_is_refused_before_training(
+    tune, tmp_path, random_model, tokenizer, ordinary
+):
+    slm.save_model(tmp_path / "model", random_model(), tokenizer)
+    size = dict(context_length=16, n_layers=1, d_model=16, batch_size=2, steps=1, evaluations=1)
+    slm.train(ordinary, folder=tmp_path / "run", device="cpu", **size)
+    steps = []
+    for name in ("model", "run"):
+        before = {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()}
+        with pytest.raises(ValueError, match=f"{name} already holds a .*: name another folder"):
+            tune(folder=tmp_path / name, callback=lambda *_: steps.append(1))
+        after = {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()}
+        assert after == before
+    assert steps == []
+
+
+def test_a_fine_tuned_model_is_replaced_but_not_without_a_word(tune, tmp_path, capsys):
+    tune(folder=tmp_path / "mine")
+    assert "already" not in capsys.readouterr().out
+    tune(folder=tmp_path / "mine", seed=1)
+    assert "mine holds a fine-tuned model already: the new one will replace it." in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_before_training(tune, tmp_path):
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    steps = []
+    with pytest.raises(OSError, match="file"):
+        tune(folder=tmp_path / "file" / "mine", callback=lambda *_: steps.append(1))
+    assert steps == []
+
+
+@pytest.mark.parametrize("lora_rank", [None, 2])
+def test_a_model_that_cannot_be_saved_is_not_lost(tune, tmp_path, capsys, lora_rank):
+    if lora_rank:
+        pytest.importorskip("peft")
+
+    def put_something_in_the_way(progress, epochs):
+        (tmp_path / "mine" / "model.safetensors").mkdir(exist_ok=True)
+
+    done = tune(folder=tmp_path / "mine", lora_rank=lora_rank, callback=put_something_in_the_way)
+    assert done.folder is None
+    assert done.after["yours"].nats_per_token < done.before["yours"].nats_per_token
+    said = capsys.readouterr().out
+    assert f"could not be saved in {tmp_path / 'mine'} (" in said
+    assert "model.safetensors'" in said
+    assert ".part" not in said
+    slm.save_model(tmp_path / "elsewhere", done.model, done.tokenizer)
+
+
+def test_a_tilde_is_the_home_folder(tune, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert tune(folder="~/mine").folder == tmp_path / "mine"
+    assert (tmp_path / "mine" / "model.safetensors").exists()
+
+
+# Stories of every kind
+
+
+@pytest.mark.parametrize(
+    "stories",
+    [
+        [{"text": text, "id": number} for number, text in enumerate(MINE)],
+        {"story": MINE},
+        Stories(MINE[2:], MINE[:2], "mine", False, Cleaning(30, 0, 0, 0, 0, 30)),
+        (text for text in MINE),
+    ],
+)
+def test_it_is_plain_what_is_meant(tokenizer, stories):
+    mine, held = own_stories(stories, tokenizer, 1000, held_out=0.2, seed=3)
+    assert {*mine, *held} == {*MINE}
+
+
+@pytest.mark.parametrize(
+    ("stories", "sentence"),
+    [
+        ([*MINE, float("nan")], r"number 31 of the stories is nan \(float\), not a text"),
+        ([None, *MINE], r"number 1 of the stories is None \(NoneType\), not a text"),
+        ([*MINE, {"text": MINE[0]}], "number 31 of the stories is a dict, not a text"),
+        ([{"a": MINE[0], "b": MINE[1]}], "call the one with the stories 'text'"),
+        (5, r"not 5 \(int\)"),
+        ([b"bytes"], "number 1 of the stories is b'bytes'"),
+    ],
+)
+def test_what_is_no_text_is_named(tune, stories, sentence):
+    with pytest.raises(ValueError, match=sentence) as caught:
+        tune(stories)
+    assert "\n" not in str(caught.value)
+
+
+SCRIPTS = {
+    "Chinese": "从前有一只小兔子。它住在森林里！有一天，“你好吗？”它问。小猫说：「我很好。」",
+    "Japanese": "むかしむかし、おじいさんがいた。山へ行った！「こんにちは。」と言いました。",
+    "Hindi": "एक समय की बात है। एक राजा था। वह बहुत दयालु था। सब खुश थे।",
+    "Arabic": "كان هناك قط صغير. ماذا حدث؟ ذهب إلى البيت! نام القط.",
+    "Urdu": "ایک بلی تھی۔ وہ گھر گئی۔ وہ سو گئی۔",
+    "Thai, which has no sentence marks": "กาลครั้งหนึ่งนานมาแล้วมีแมวตัวหนึ่งอาศัยอยู่ในบ้านหลังเล็กๆริมทะเล",
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_long_texts_of_every_script_are_cut_into_short_parts(tokenizer, script):
+    text = SCRIPTS[script] * 5
+    parts = split_long(text, tokenizer, 150)
+    assert "".join("".join(parts).split()) == "".join(text.split())
+    assert all(len(tokenizer.encode(part)) <= 150 for part in parts)
+    if "no sentence marks" not in script:
+        assert all(part[-1] in "。！？」।.!؟۔”" for part in parts)
+        assert all(part[0] not in "」”" for part in parts)
+
+
+def test_a_number_or_an_abbreviation_does_not_end_a_sentence(tokenizer):
+    text = "Pi is 3.14159265358979 or so. The end came."
+    assert split_long(text, tokenizer, 32) == ["Pi is 3.14159265358979 or so.", "The end came."]

@@ -3,6 +3,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections import Counter
 from itertools import pairwise
 
@@ -12,6 +13,7 @@ import regex
 import tiktoken
 import tokenizers
 
+from slm.stories.cleaning import Cleaning, Stories
 from slm.tokenizer.byte_pair import END_OF_TEXT, PATTERN, Tokenizer, load_tokenizer
 from slm.tokenizer.training import train_tokenizer
 
@@ -333,6 +335,39 @@ def test_digest_tells_all_that_decides_the_ids(small):
     assert Tokenizer("swapped", ranks | {a: j, b: i}, small.eot_id).digest != small.digest
 
 
+def test_a_long_line_without_a_space_is_learnt_from_in_linear_time():
+    rng = random.Random(0)
+    line = "".join(chr(rng.randrange(0x4E00, 0x4E00 + 800)) for _ in range(400_000))
+    start = time.perf_counter()
+    tokenizer = train_tokenizer([line], 1000)
+    assert time.perf_counter() - start < 20  # by its square it would take minutes
+    assert tokenizer.vocab_size == 1000
+    assert len(tokenizer.encode(line[:1000])) < 0.8 * len(line[:1000].encode())
+
+
+def test_texts_are_taken_in_any_form_that_is_plain(tmp_path):
+    texts = [STORY, "A dog ran. " * 9]
+    digest = train_tokenizer(texts, 300).digest
+    (tmp_path / "a.txt").write_text(END_OF_TEXT.join(texts), encoding="utf-8")
+    stories = Stories(texts, ["not learnt from " * 9], "mine", False, Cleaning(3, 0, 0, 0, 0, 3))
+    for source in (tuple(texts), iter(texts), stories, [{"text": text} for text in texts]):
+        assert train_tokenizer(source, 300).digest == digest
+    assert train_tokenizer(tmp_path / "a.txt", np.int64(300)).digest == digest
+    assert train_tokenizer(["a\ud83db " * 9], 258).vocab_size == 258
+
+
+@pytest.mark.parametrize("texts", [[STORY, None], [STORY, float("nan")], [1], 7])
+def test_what_is_no_text_is_named(texts):
+    with pytest.raises(ValueError, match=r"(None|nan|1|7) \((NoneType|float|int)\)"):
+        train_tokenizer(texts)
+
+
+@pytest.mark.parametrize("size", [300.5, "300", True, None, 2_000_000, 2**64])
+def test_a_size_that_is_none(size):
+    with pytest.raises(ValueError, match=r"vocab_size is .* at most 1,000,000, a whole number"):
+        train_tokenizer([STORY], size)
+
+
 @pytest.mark.parametrize("size", [256, 0, -1])
 def test_too_few_tokens(size):
     with pytest.raises(ValueError, match=f"vocab_size is {size}: give at least 257"):
@@ -344,7 +379,9 @@ def test_no_stories():
         train_tokenizer(iter([]))
 
 
-@pytest.mark.parametrize("name", ["gtp2", "no/such/folder", "no/such/tokenizer.json", "~/no such"])
+@pytest.mark.parametrize(
+    "name", ["gtp2", "no/such/folder", "no/such/tokenizer.json", "~/no such", "~nobody-there/x"]
+)
 def test_nothing_of_that_name(name):
     with pytest.raises(
         FileNotFoundError, match=r"There is no tokenizer at .* use 'stories', 'gpt2'"
@@ -382,6 +419,14 @@ def drop(token):
     return lambda data: data["model"]["vocab"].pop(token)
 
 
+def rename(token, *, to):
+    def spoil(data):
+        vocab = data["model"]["vocab"]
+        data["model"]["vocab"] = {to if name == token else name: i for name, i in vocab.items()}
+
+    return spoil
+
+
 def change(*keys, to):
     def spoil(data):
         for key in keys[:-1]:
@@ -411,6 +456,16 @@ SPOILT = [
     (change("added_tokens", 0, "content", to="</s>"), ENDS),
     (lambda data: data["added_tokens"].append({"id": 300, "content": "<pad>"}), ENDS),
     (drop("!"), IDS),
+    (change("model", "vocab", "a", to=True), OTHER),
+    (change("model", "vocab", "a", to=2**63), IDS),
+    (change("model", "vocab", "a", to=float("nan")), OTHER),
+    (rename("the", to="\x1fe"), MERGES),
+    (rename("Ġ", to="!!"), "leaves out some of the 256 bytes"),
+    (rename("Ġthe", to=" cat"), "come twice"),
+    (rename("Ġthe", to=""), "are empty"),
+    (rename("Ġthe", to="t" * 10_000), "a token of more than 1,000 bytes"),
+    (rename("Ġthe", to="日"), OTHER),
+    (rename("Ġthe", to="\ud800"), OTHER),
     (change("added_tokens", 0, "id", to=0), IDS),
     (change("added_tokens", 0, "id", to=400), IDS),
     (change("model", "vocab", "a", to="7"), OTHER),
@@ -453,7 +508,7 @@ def test_tokenizers_of_other_makers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff\xfe{}", b"[]", b"null", b"3", b'"text"', b"{}"]
+    "content", [b"", b"{", b"\xff\xfe{}", b"[]", b"null", b"3", b'"text"', b"{}", b"[" * 100_000]
 )
 def test_broken_files(tmp_path, content):
     (tmp_path / "tokenizer.json").write_bytes(content)
@@ -461,7 +516,24 @@ def test_broken_files(tmp_path, content):
         load_tokenizer(tmp_path)
 
 
-def test_a_missing_byte_is_told_before_tiktoken_panics(small, tmp_path):
+def test_a_file_that_cannot_be_read_says_why(tmp_path):
+    (tmp_path / "tokenizer.json").mkdir()
+    with pytest.raises(ValueError, match=r"tokenizer.json cannot be used \(Is a directory\)"):
+        load_tokenizer(tmp_path)
+
+
+def test_long_tokens_are_checked_in_a_moment(tmp_path):
+    """Tokens of many bytes, as lines without a space give them when they come again and again."""
+    line = "".join(chr(0x4E00 + i) for i in range(190))
+    tokenizer = train_tokenizer([line] * 3, 2000)
+    assert max(map(len, tokenizer.pieces(range(tokenizer.vocab_size)))) > 50
+    start = time.perf_counter()
+    tokenizer.save(tmp_path)
+    assert load_tokenizer(tmp_path).digest == tokenizer.digest
+    assert time.perf_counter() - start < 5
+
+
+def test_a_missing_byte_is_named_before_tiktoken_panics(small, tmp_path):
     small.save(tmp_path)
     data = read(tmp_path)
     tokens = sorted(data["model"]["vocab"], key=data["model"]["vocab"].get)
@@ -469,7 +541,7 @@ def test_a_missing_byte_is_told_before_tiktoken_panics(small, tmp_path):
     data["model"]["vocab"] = {token: i for i, token in enumerate(tokens)}
     data["added_tokens"][0]["id"] = len(tokens) - 1
     write(tmp_path, data)
-    with pytest.raises(ValueError, match="leave out some of the 256 bytes"):
+    with pytest.raises(ValueError, match="leaves out some of the 256 bytes"):
         load_tokenizer(tmp_path)
 
 

@@ -1,0 +1,69 @@
+"""The server as a process: it takes a port, says where it is, and answers until it is stopped."""
+
+import os
+import socket
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+
+from slm.model.transformer import Transformer
+from slm.serving.api import create_app
+from slm.serving.connections import ClientConnection
+from slm.settings import ServerLimits
+from slm.tokenizer.byte_pair import Tokenizer
+
+WAITING_CONNECTIONS = 2048  # that the operating system keeps until they are accepted
+
+
+def serve(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    name: str = "stories",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    limits: ServerLimits | None = None,
+    api_key: str | None = None,
+    origins: Sequence[str] = (),
+) -> None:
+    """Serve a model over HTTP until the process is asked to end; what is being written is finished
+    then. See `create_app` for `api_key` and `origins`. Raises OSError where the port is taken."""
+    limits = limits or ServerLimits()
+    app = create_app(model, tokenizer, name, limits=limits, api_key=api_key, origins=origins)
+    listener = listen(host, port)
+    address = f"http://{_in_url(host)}:{listener.getsockname()[1]}"
+    print(f"Stories at {address}/v1/completions; try it at {address}/docs", flush=True)
+    uvicorn.Server(server_config(app, limits)).run(sockets=[listener])
+
+
+def server_config(app, limits: ServerLimits) -> uvicorn.Config:
+    """How uvicorn runs the app: warnings alone are logged, and connections have time limits."""
+    return uvicorn.Config(
+        app,
+        http=partial(ClientConnection, limits=limits),
+        timeout_keep_alive=limits.idle_seconds,
+        log_level="warning",
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections at a port; 0: any that is free. Raises OSError, with the
+    mend, where the port is taken or the host is not this computer's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=WAITING_CONNECTIONS)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        message = f"Port {port} of {host} cannot be used ({reason}): choose another one."
+        raise OSError(message) from None
+
+
+def served_name(model: str | Path) -> str:
+    """What clients call a model: the last part of its name or folder, also where that is "."."""
+    return Path(model).expanduser().resolve().name or "model"
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,185 @@
+import asyncio
+import json
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+uvicorn = pytest.importorskip("uvicorn")
+pytest.importorskip("fastapi_offline")
+
+from slm.serving.api import create_app  # noqa: E402
+from slm.serving.server import listen, serve, served_name, server_config  # noqa: E402
+from slm.settings import ServerLimits  # noqa: E402
+
+
+@contextmanager
+def running(model, tokenizer, limits):
+    """A server with these limits in a thread: its port, and the app."""
+    app = create_app(model, tokenizer, limits=limits)
+    listener = listen("127.0.0.1", 0)
+    server = uvicorn.Server(server_config(app, limits))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.02)
+        yield listener.getsockname()[1], app
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@contextmanager
+def connected(model, tokenizer, limits):
+    """A connection to a server with these limits."""
+    with (
+        running(model, tokenizer, limits) as (port, _),
+        socket.create_connection(("127.0.0.1", port)) as connection,
+    ):
+        yield connection
+
+
+def seconds_until_closed(connection):
+    began = time.monotonic()
+    connection.settimeout(20)
+    answer = b""
+    while piece := connection.recv(10_000):
+        answer += piece
+    return time.monotonic() - began, answer
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /health HTTP/1.1\r\nHo"], ids=["nothing", "half"])
+def test_headers_that_do_not_come_end_the_connection(random_model, tokenizer, sent):
+    with connected(random_model(), tokenizer, ServerLimits(header_seconds=0.3)) as connection:
+        connection.sendall(sent)
+        assert 0.2 < seconds_until_closed(connection)[0] < 5
+
+
+def test_slow_headers_after_a_first_request_end_the_connection_too(random_model, tokenizer):
+    limits = ServerLimits(header_seconds=0.3, idle_seconds=60)
+    with connected(random_model(), tokenizer, limits) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b"200 OK" in connection.recv(10_000)
+        connection.sendall(b"GET /hea")
+        assert seconds_until_closed(connection)[0] < 5
+
+
+def test_an_idle_connection_is_closed(random_model, tokenizer):
+    with connected(random_model(), tokenizer, ServerLimits(idle_seconds=0.3)) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        seconds, answer = seconds_until_closed(connection)
+        assert b"200 OK" in answer
+        assert seconds < 5
+
+
+def test_a_body_that_does_not_come_gets_a_sentence(random_model, tokenizer):
+    limits = ServerLimits(body_seconds=0.3, idle_seconds=0.3)
+    with connected(random_model(), tokenizer, limits) as connection:
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{"
+        connection.sendall(head)
+        _, answer = seconds_until_closed(connection)
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"did not come within 0.3 seconds" in answer
+
+
+def test_what_is_no_http_gets_a_sentence(random_model, tokenizer):
+    with connected(random_model(), tokenizer, ServerLimits()) as connection:
+        connection.sendall(b"hello\r\n\r\n")
+        _, answer = seconds_until_closed(connection)
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert json.loads(answer.split(b"\r\n\r\n")[1])["error"]["message"].endswith(".")
+
+
+def test_a_client_that_never_reads_is_paused_and_then_given_up(
+    random_model, tokenizer, monkeypatch
+):
+    monkeypatch.setattr(tokenizer, "eot_id", -1)  # its stories never end by themselves
+    limits = ServerLimits(read_seconds=0.5, unread=64, tokens=10**7)
+    with running(random_model(), tokenizer, limits) as (port, app):
+        asked = {"max_tokens": 10**6, "n": 4, "logprobs": 20, "stream": True}
+        body = json.dumps(asked).encode()
+        head = "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", port))
+            connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            most, end = 0, time.monotonic() + 30
+            began = False
+            while not began or app.state.batcher.busy:
+                assert time.monotonic() < end
+                sequences = [
+                    *app.state.batcher._scheduler.running,
+                    *app.state.batcher._scheduler.waiting,
+                ]
+                began = began or bool(sequences)
+                most = max([most, *(s.written - s.read for s in sequences)])
+                time.sleep(0.01)
+    assert 64 <= most <= 65
+
+
+def test_a_slow_reader_gets_the_whole_story(random_model, tokenizer):
+    import httpx
+
+    asked = {"prompt": "Once", "max_tokens": 300, "seed": 1, "temperature": 2, "min_p": 0, "n": 3}
+    limits = ServerLimits(unread=4)  # so that every story pauses again and again
+    with running(random_model(), tokenizer, limits) as (port, _):
+        url = f"http://127.0.0.1:{port}/v1/completions"
+        whole = httpx.post(url, json=asked, timeout=60).json()
+        texts = ["", "", ""]
+        with httpx.stream("POST", url, json=asked | {"stream": True}, timeout=60) as answer:
+            for number, line in enumerate(answer.iter_lines()):
+                if line.startswith("data: {"):
+                    [choice] = json.loads(line[6:])["choices"]
+                    texts[choice["index"]] += choice["text"]
+                if number % 20 == 0:
+                    time.sleep(0.005)
+    assert texts == [choice["text"] for choice in whole["choices"]]
+
+
+def test_a_small_request_is_served_beside_a_large_one(random_model, tokenizer, monkeypatch):
+    """The large one alone would hold all rows for a minute and more."""
+    import httpx
+
+    monkeypatch.setattr(tokenizer, "eot_id", -1)
+    limits = ServerLimits(stories=8, waiting=8, tokens=10**7)
+
+    async def both(port, app):
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            large = asyncio.create_task(
+                client.post("/v1/completions", json={"max_tokens": 10**6, "n": 8})
+            )
+            while app.state.batcher.busy < 8:
+                await asyncio.sleep(0.01)
+            small = await client.post("/v1/completions", json={"max_tokens": 20, "n": 3})
+            busy = app.state.batcher.busy
+            large.cancel()
+            return small, busy
+
+    with running(random_model(), tokenizer, limits) as (port, app):
+        small, busy = asyncio.run(both(port, app))
+    assert small.status_code == 200
+    assert [c["finish_reason"] for c in small.json()["choices"]] == ["length"] * 3
+    assert busy == 8  # the large one still goes on
+
+
+def test_a_busy_port_is_said_before_anything_else(random_model, tokenizer, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"Port {port} of 127.0.0.1 cannot be used"):
+            serve(random_model(), tokenizer, port=port)
+    assert "Stories at" not in capsys.readouterr().out
+
+
+def test_a_model_is_named_after_its_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "dragons"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert served_name(".") == "dragons"
+    assert served_name("../dragons/") == "dragons"
+    assert served_name("stories") == "stories"
+    assert served_name("you/stories") == "stories"
+    assert served_name(Path("/")) == "model"
