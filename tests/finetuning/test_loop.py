@@ -226,6 +226,7 @@ def test_an_adapter_names_the_model_that_it_belongs_to(random_model, tokenizer, 
     saved = (tmp_path / "mine" / "adapter" / "adapter_config.json").read_text(encoding="utf-8")
     assert json.loads(saved)["base_model_name_or_path"] == str(base.resolve())
 
+
 # Folders
 
 
