@@ -57,15 +57,17 @@ def address(tmp_path_factory):
     command = [sys.executable, "-m", "slm", "app", "--headless", "--port", str(port)]
     process = subprocess.Popen(command, cwd=folder, env=os.environ | own)
     try:
-        for _ in range(300):
-            with socket.socket() as knock:
-                if not knock.connect_ex(("127.0.0.1", port)):
-                    break
-            time.sleep(0.1)
+        until(lambda: answers(port) or process.poll() is not None)
+        assert process.poll() is None, "the page ended before it answered"
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait()
+
+
+def answers(port):
+    with socket.socket() as knock:
+        return knock.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
