@@ -70,7 +70,10 @@ def sample_stories(
     """`n` stories without a prompt, and the share of them that ended by themselves within
     `max_new_tokens`. `settings` are fields of `SamplingConfig`."""
     eot = tokenizer.eot_id
-    steps = generate_ids(FastDecoder(model), [[eot]], SamplingConfig(**settings), eot, n)
+    begin = [tokenizer.bos_id]
+    sampling = SamplingConfig(**settings)
+    other_ends = tokenizer.end_ids[1:]
+    steps = generate_ids(FastDecoder(model), [begin], sampling, eot, n, other_ends)
     rows = list(zip(*steps, strict=True))  # n rows, one column for each decode step
     stories = [tokenizer.decode(before_end(row, eot)) for row in rows]
     ended = sum(eot in row for row in rows)

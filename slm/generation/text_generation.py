@@ -1,6 +1,6 @@
 """Generating stories: one loop that decodes ids, on which streams and batches of text are built."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
 
 import torch
@@ -19,13 +19,15 @@ def generate_ids(
     sampling: SamplingConfig,
     eot_id: int,
     n: int = 1,
+    other_ends: Collection[int] = (),
 ) -> Iterator[list[int]]:
     """Continue each prompt `n` times, all side by side; yield one new id for each row at a time.
 
     The rows are the first prompt's n, then the second's, and so on. A row that has drawn `eot_id`
-    goes on yielding it; when all have, or after `max_new_tokens`, this ends. What does not fit the
-    context is forgotten (see `FastDecoder`). Each prompt has its own generator of random numbers,
-    which starts from the seed: so it is continued as it would be alone."""
+    goes on yielding it; when all have, or after `max_new_tokens`, this ends. Models of others may
+    end a text with `other_ends` too: where one is drawn, `eot_id` stands for it. What does not fit
+    the context is forgotten (see `FastDecoder`). Each prompt has its own generator of random
+    numbers, which starts from the seed: so it is continued as it would be alone."""
     generators = [_new_generator(sampling.seed) for _ in prompts]
     rows = [list(prompt) for prompt in prompts for _ in range(n)]  # of each row all ids
     # The end-of-text token before a story does not count as one that has occurred: else a
@@ -40,7 +42,7 @@ def generate_ids(
             previous = [row[start:] for row, start in zip(rows, starts, strict=True)]
         new_ids = choose_ids(logits, sampling, generators, previous)
         for i, row in enumerate(rows):
-            if ended[i]:
+            if ended[i] or new_ids[i] in other_ends:
                 new_ids[i] = eot_id
             ended[i] = new_ids[i] == eot_id
             row.append(new_ids[i])
@@ -74,9 +76,15 @@ def stream(model: Transformer, tokenizer: Tokenizer, prompt: str = "", **setting
     holds half a character. Raises ValueError, at the call, for a setting that makes no sense."""
     sampling = _sampling_config(settings)
     [prompt_ids] = _encode_prompts(model, tokenizer, [prompt])
-    steps = generate_ids(FastDecoder(model), [prompt_ids], sampling, tokenizer.eot_id)
-    ids = (new_ids[0] for new_ids in steps)
-    pieces = tokenizer.decode_stream(before_end(ids, tokenizer.eot_id))
+    steps = generate_ids(
+        FastDecoder(model),
+        [prompt_ids],
+        sampling,
+        tokenizer.eot_id,
+        other_ends=tokenizer.end_ids[1:],
+    )
+    ids = before_end((new_ids[0] for new_ids in steps), tokenizer.eot_id)
+    pieces = tokenizer.decode_stream(ids, before=prompt_ids[1:])
     return (piece for piece in chain([prompt], pieces) if piece)
 
 
@@ -102,13 +110,21 @@ def generate(
     prompts = [prompt] if one_prompt else prompt
     prompt_ids = _encode_prompts(model, tokenizer, prompts)
     n_each = n or 1
-    steps = generate_ids(FastDecoder(model), prompt_ids, sampling, tokenizer.eot_id, n_each)
+    steps = generate_ids(
+        FastDecoder(model),
+        prompt_ids,
+        sampling,
+        tokenizer.eot_id,
+        n=n_each,
+        other_ends=tokenizer.end_ids[1:],
+    )
     rows = zip(*steps, strict=True)  # from ids step by step to ids row by row
-    beginnings = [prompt for prompt in prompts for _ in range(n_each)]
-    stories = [
-        beginning + tokenizer.decode(before_end(row, tokenizer.eot_id))
-        for beginning, row in zip(beginnings, rows, strict=True)
-    ]
+    beginnings = [(text, ids) for text, ids in zip(prompts, prompt_ids) for _ in range(n_each)]
+    stories = []
+    for (text, ids), row in zip(beginnings, rows, strict=True):
+        new_ids = before_end(row, tokenizer.eot_id)
+        # Decoded after the prompt: with some tokenizers that decides about a space between.
+        stories.append(text + "".join(tokenizer.decode_stream(new_ids, before=ids[1:])))
     return stories[0] if one_prompt and n is None else stories
 
 

@@ -28,7 +28,6 @@ def rotary_tables(config: ModelConfig) -> Tensor:
     meet at an angle that depends on their distance alone."""
     pairs = torch.arange(0, config.head_dim, 2) / config.head_dim  # (D/2,)
     frequencies = config.rope_theta**-pairs  # (D/2,)
-    frequencies = config.rope_theta**-pairs  # (D/2,)
     if config.rope_scaling is not None:
         frequencies = config.rope_scaling.scale(frequencies)
     positions = torch.arange(config.context_length)  # (T,)

@@ -44,6 +44,7 @@ def create_app(
             max_batch_size=limits.stories,
             max_waiting=limits.waiting,
             max_cache_bytes=limits.cache_megabytes * 1e6,
+            other_ends=tokenizer.end_ids[1:],
         )
         yield
         await asyncio.to_thread(app.state.batcher.close)

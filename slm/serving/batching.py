@@ -3,6 +3,7 @@ or leaves the batch between two decode steps, whenever it comes or ends."""
 
 import math
 import threading
+from collections.abc import Collection
 from collections.abc import Sequence as ListOf
 from dataclasses import replace
 
@@ -26,8 +27,10 @@ class Batcher:
         max_batch_size: int = 32,
         max_waiting: int = 64,
         max_cache_bytes: float = math.inf,
+        other_ends: Collection[int] = (),
     ):
         self.eot_id = eot_id
+        self.other_ends = other_ends  # of a model of others: `eot_id` stands for each
         self._runner = ModelRunner(model, max_batch_size, max_cache_bytes)
         self._scheduler = Scheduler(max_batch_size, max_waiting)
         self._changed = threading.Condition()  # guards the scheduler's lists, and `_closing`
@@ -194,9 +197,11 @@ class Batcher:
             self._fail(sequences, error)
             return
         for sequence, token_id, row_logits in zip(sequences, drawn, logits, strict=True):
-            sequence.ids.append(token_id)
-            sequence.written += 1
             token = token_with_logprobs(token_id, row_logits, sequence.logprobs)
+            if token_id in self.other_ends:
+                token = replace(token, id=self.eot_id)
+            sequence.ids.append(token.id)
+            sequence.written += 1
             self._deliver(sequence, replace(token, finish_reason=self._finish_reason(sequence)))
 
     def _finish_reason(self, sequence: Sequence) -> str | None:

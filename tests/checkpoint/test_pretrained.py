@@ -10,8 +10,11 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import slm
+from slm.analysis.report_measurements import sample_stories
 from slm.checkpoint import hub as hub_models
 from slm.checkpoint.hub import fetch_model
+from slm.generation.decoder import FastDecoder
+from slm.generation.text_generation import generate_ids
 from tests.pretrained import TOKENIZERS, edit_json, llama2_tokenizer, llama3_tokenizer, publish
 
 LLAMA3_ROPE = dict(
@@ -50,19 +53,63 @@ def test_logits_are_those_of_transformers(name, tmp_path):
     same_logits(publish(tmp_path, TOKENIZERS[name]()))
 
 
-@pytest.mark.parametrize("name", ["llama-3", "smollm"])
-def test_streamed_stories_are_those_of_transformers(name, tmp_path):
+@pytest.mark.parametrize("prompt", ["Once upon a time", "The end.", ""])
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_stories_are_those_of_transformers_streamed_and_together(name, prompt, tmp_path):
     folder = publish(tmp_path, TOKENIZERS[name]())
     model, tokenizer = slm.load_model(folder)
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     words = AutoTokenizer.from_pretrained(folder)
-    ids = [tokenizer.bos_id, *words("Once upon a time", add_special_tokens=False)["input_ids"]]
+    ids = [tokenizer.bos_id, *words(prompt, add_special_tokens=False)["input_ids"]]
     with torch.no_grad():
-        written = theirs.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=20)[0]
-    expected = words.decode(written, skip_special_tokens=True)
-    assert slm.generate(model, tokenizer, "Once upon a time", temperature=0, max_new_tokens=20) == (
-        expected
-    )
+        written = theirs.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=12)[0]
+    expected = words.decode(written[1:])
+    settings = dict(temperature=0, max_new_tokens=12)
+    assert slm.generate(model, tokenizer, prompt, **settings) == expected
+    assert "".join(slm.stream(model, tokenizer, prompt, **settings)) == expected
+    assert slm.generate(model, tokenizer, [prompt], n=2, **settings) == [expected] * 2
+
+
+def test_each_of_several_ends_ends_a_story(tmp_path):
+    folder = publish(tmp_path, llama3_tokenizer())
+    model, tokenizer = slm.load_model(folder)
+    settings = dict(temperature=0, max_new_tokens=20)
+    story = slm.generate(model, tokenizer, "Once", **settings)
+    ids = tokenizer.encode(story)
+    drawn = next(i for i in ids[4:] if ids.count(i) == 1)
+    edit_json(folder / "generation_config.json", eos_token_id=[501, drawn])
+    model, tokenizer = slm.load_model(folder)
+    shorter = tokenizer.decode(ids[: ids.index(drawn)])
+    assert slm.generate(model, tokenizer, "Once", **settings) == shorter
+    assert slm.generate(model, tokenizer, "Once", n=2, **settings) == [shorter] * 2
+    stories, ended = sample_stories(model, tokenizer, 2, **settings)
+    assert len(stories) == 2
+    assert ended in (0.0, 1.0)
+
+
+def test_the_server_writes_the_same_stories_with_their_spaces_and_ends(tmp_path):
+    pytest.importorskip("fastapi")
+    from fastapi.testclient import TestClient
+
+    from slm.serving.api import create_app
+
+    folder = publish(tmp_path, llama2_tokenizer())
+    model, tokenizer = slm.load_model(folder)
+    settings = dict(temperature=0, max_new_tokens=7)
+    expected = slm.generate(model, tokenizer, "Once upon a time", **settings)
+    asked = {"prompt": "Once upon a time", "temperature": 0, "max_tokens": 7, "echo": True}
+    with TestClient(create_app(model, tokenizer, "small")) as client:
+        [choice] = client.post("/v1/completions", json=asked).json()["choices"]
+    assert choice["text"] == expected
+    prompt = [tokenizer.bos_id, *tokenizer.encode("Once upon a time")]
+    sampling = slm.SamplingConfig(**settings)
+    drawn = [i for [i] in generate_ids(FastDecoder(model), [prompt], sampling, eot_id=-1)]
+    edit_json(folder / "config.json", eos_token_id=[2, drawn[5]])
+    model, tokenizer = slm.load_model(folder)
+    with TestClient(create_app(model, tokenizer, "small")) as client:
+        [choice] = client.post("/v1/completions", json=asked).json()["choices"]
+    assert choice["finish_reason"] == "stop"
+    assert choice["text"] == slm.generate(model, tokenizer, "Once upon a time", **settings)
 
 
 @pytest.mark.parametrize("written_by", [4, 5])

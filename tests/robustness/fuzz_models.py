@@ -7,6 +7,7 @@ model, load and work; in bounded memory and time. The table at the end counts bo
 else, of which there must be none. A short form runs with the tests."""
 
 import argparse
+import copy
 import json
 import random
 import resource
@@ -113,7 +114,7 @@ def damage_json(content: bytes, generator: random.Random) -> bytes:
         kind = generator.choice(["value", "value", "value", "number", "remove", "rename", "deep"])
         old = parent[key]
         if kind == "value" or (kind == "number" and not isinstance(old, int | float)):
-            parent[key] = generator.choice(STRANGE_VALUES)
+            parent[key] = copy.deepcopy(generator.choice(STRANGE_VALUES))
         elif kind == "number":
             parent[key] = generator.choice([old + 1, old - 1, old * 2, -old, old * 10**9, old / 3])
         elif kind == "remove":

@@ -57,15 +57,17 @@ def address(tmp_path_factory):
     command = [sys.executable, "-m", "slm", "app", "--headless", "--port", str(port)]
     process = subprocess.Popen(command, cwd=folder, env=os.environ | own)
     try:
-        for _ in range(300):
-            with socket.socket() as knock:
-                if not knock.connect_ex(("127.0.0.1", port)):
-                    break
-            time.sleep(0.1)
+        until(lambda: answers(port) or process.poll() is not None)
+        assert process.poll() is None, "the page ended before it answered"
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait()
+
+
+def answers(port):
+    with socket.socket() as knock:
+        return knock.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
@@ -97,6 +99,13 @@ def until(find, seconds=300.0):
             return found
         assert time.monotonic() < end, f"nothing came in {seconds:.0f} seconds"
         time.sleep(0.1)
+
+
+def find(browser, selector, index=0):
+    """An element, once it is there: Streamlit loads the code of each kind when it is first needed,
+    so that some come later than others."""
+    matching = lambda: browser.find_elements(By.CSS_SELECTOR, selector)[index : index + 1]  # noqa: E731
+    return until(matching)[0]
 
 
 def after_a_run(browser, action):
@@ -148,38 +157,36 @@ def open_page(browser, address, model="runs/own"):
     browser.get(address)
     shown(browser, "A small language model tells stories")
     until(lambda: button(browser, "Write").is_displayed())
-    app = "[data-testid=stApp][data-test-script-state=notRunning]"
-    until(lambda: browser.find_element(By.CSS_SELECTOR, app))
+    find(browser, "[data-testid=stApp][data-test-script-state=notRunning]")
     browser.execute_script(COUNT_RUNS)
-    box = browser.find_element(By.CSS_SELECTOR, "[data-testid=stSelectbox] input")
+    box = find(browser, "[data-testid=stSelectbox] input")
     after_a_run(browser, lambda: box.send_keys(model, Keys.ENTER))
     until(lambda: model in chosen_model(browser))
 
 
 def length_slider(browser):
     """The slider of the story's length, and what it shows."""
-    slider = browser.find_elements(By.CSS_SELECTOR, SLIDERS)[1]
-    around = browser.find_elements(By.CSS_SELECTOR, "[data-testid=stSlider]")[1]
-    return slider, around.text
+    slider = find(browser, SLIDERS, 1)
+    return slider, find(browser, "[data-testid=stSlider]", 1).text
 
 
 def story(browser):
-    return browser.find_element(By.CSS_SELECTOR, "[data-testid=stHtml]").text
+    return find(browser, "[data-testid=stHtml]").text
 
 
 @pytest.mark.parametrize("browser", WIDTHS, indirect=True)
 def test_a_story_is_written_explained_and_nothing_complains(browser, address):
     open_page(browser, address)
-    prompt = browser.find_element(By.CSS_SELECTOR, "textarea[aria-label='How does it begin?']")
+    prompt = find(browser, "textarea[aria-label='How does it begin?']")
     prompt.send_keys(Keys.CONTROL, "a")
     text = "The <b>cat</b> & $x$"
     after_a_run(browser, lambda: prompt.send_keys(text, Keys.CONTROL, Keys.ENTER))
     slider, shows = length_slider(browser)
     assert "200" in shows
     after_a_run(browser, lambda: slider.send_keys(Keys.ARROW_LEFT))  # by keyboard
-    assert "190" in length_slider(browser)[1]
+    until(lambda: "190" in length_slider(browser)[1])
     after_a_run(browser, lambda: click(browser, "Write"))
-    assert len(story(browser)) > 40
+    until(lambda: len(story(browser)) > 40)
     assert story(browser).startswith(text)
     tab(browser, "Why this word?")
     shown(browser, "had a chance of")
@@ -206,7 +213,7 @@ def test_fine_tuning_on_an_uploaded_file(browser, address, tmp_path):
     (tmp_path / "mine.txt").write_text("\n\n\n".join(practice_stories(6)), encoding="utf-8")
     open_page(browser, address)
     tab(browser, "Make it yours")
-    file = until(lambda: browser.find_element(By.CSS_SELECTOR, "input[type=file]"))
+    file = find(browser, "input[type=file]")
     after_a_run(browser, lambda: file.send_keys(str(tmp_path / "mine.txt")))
     shown(browser, "mine.txt")
     click(browser, "Teach it")

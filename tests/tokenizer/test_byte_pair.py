@@ -551,3 +551,10 @@ def test_merges_come_in_the_order_of_ids(small, tmp_path):
     ids = [model["vocab"]["".join(pair.split(" "))] for pair in model["merges"]]
     assert all(a < b for a, b in pairwise(ids))
     assert len(ids) == small.vocab_size - 257
+
+
+def test_saved_it_names_what_transformers_needs_for_several_texts_at_once(small, tmp_path):
+    small.save(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert config["pad_token"] == END_OF_TEXT
+    assert config["model_input_names"] == ["input_ids", "attention_mask"]
