@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from slm.checkpoint.weights import LARGEST_WEIGHT
 from slm.model.transformer import Transformer
 from slm.training.history import Step, StepEvaluation
 from slm.training.optimizer import Muon, Optimizers
@@ -170,6 +171,8 @@ def _check_numbers(tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f"{name} has numbers that are not finite")
+        if name.startswith("model/") and tensor.abs().max() > LARGEST_WEIGHT:
+            raise ValueError(f"{name} has a number as large as {tensor.abs().max():.0e}")
         if name.endswith(("/step", "/exp_avg_sq")) and (tensor < 0).any():
             raise ValueError(f"{name} has numbers below 0")
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -181,7 +182,8 @@ class RunFolder:
 
     def _failure(self, error: Exception, state: TrainingState) -> str:
         """What could not be saved and why, how many bytes it takes, and what is safe."""
-        reason = getattr(error, "strerror", None) or error or type(error).__name__
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else error or type(error).__name__
         size = 4 * sum(weight.numel() for weight in state.model.parameters())
         safe = f"step {self.saved_steps:,} is" if self.saved_steps else "nothing yet is"
         return (

@@ -25,7 +25,7 @@ def make_config(**settings) -> TrainConfig:
 def make_batches(batch_size: int) -> Batches:
     tokens = np.random.default_rng(0).integers(1, 50, 600).astype(np.uint16)
     tokens[::20] = 0
-    return Batches(tokens, batch_size=batch_size, context_length=16, seed=1)
+    return Batches(tokens, batch_size=batch_size, context_length=16, seed=1, rows_in_step=4)
 
 
 def gradients(model: Transformer, config: TrainConfig) -> tuple[dict, float, float]:
