@@ -81,13 +81,7 @@ def finetune(
     tuned.to(pick_device(config.device)).requires_grad_(True)
     measured = {"yours": held_out, "ordinary": ordinary.validation[:100]}
     before = _evaluate_all(tuned, tokenizer, measured)
-    training = TrainConfig(
-        steps=config.epochs * batches.steps_per_epoch,
-        learning_rate=config.learning_rate,
-        batch_size=config.batch_size,
-        device=config.device,
-        seed=config.seed,
-    )
+    training = _train_config(config, steps=config.epochs * batches.steps_per_epoch)
     adapter = None
     if config.lora_rank:
         adapter, optimizers = add_lora(tuned, config)
@@ -110,6 +104,17 @@ def finetune(
         samples=_write_samples(model, tuned, tokenizer, _prompts(ordinary), config.seed),
         epochs=early_stopping.scores,
         folder=folder if is_saved else None,
+    )
+
+
+def _train_config(config: FineTuneConfig, steps: int) -> TrainConfig:
+    """What the parts that training shares want to know; all else is as when training."""
+    return TrainConfig(
+        steps=steps,
+        learning_rate=config.learning_rate,
+        batch_size=config.batch_size,
+        device=config.device,
+        seed=config.seed,
     )
 
 

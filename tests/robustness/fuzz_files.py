@@ -1,10 +1,10 @@
-"""Damage every kind of file of stories, tokens and states, thousands of times: what comes of it?
+"""Damage every kind of file of stories, and a tokenizer's, thousands of times: what comes of it?
 
     python -m tests.robustness.fuzz_files --count 10000
     python -m tests.robustness.fuzz_files --kinds csv parquet --count 2000 --seed 7
 
-The folders of models are damaged by fuzz_models.py. Each kind of file is read in a process of its
-own, with bounded memory and time. What may come of it:
+Models are damaged by fuzz_models.py, runs by fuzz_runs.py. Each kind of file is read in a process
+of its own, with bounded memory and time. What may come of it:
 
     sentence    ValueError or FileNotFoundError, in one line that names the file
     accepted    what was read is what it must be: where the kind of file has a checksum or a second
@@ -254,53 +254,6 @@ def tokenizer_file() -> Kind:
     return Kind(make, read, is_json=True)
 
 
-def token_cache() -> Kind:
-    """The packed tokens in the cache folder: from a damaged file they are never taken."""
-
-    def pack(folder: Path):
-        from slm.batches import pack
-        from slm.tokenizer import load_tokenizer
-
-        os.environ["SLM_CACHE"] = str(folder)
-        return pack(stories(), load_tokenizer())
-
-    def make(folder: Path) -> Path:
-        tokens = pack(folder)
-        (folder / "expected").write_bytes(tokens.tobytes())
-        return max((folder / "tokens").iterdir(), key=lambda file: file.stat().st_size)
-
-    def read(folder: Path) -> None:
-        assert pack(folder).tobytes() == (folder / "expected").read_bytes()
-
-    return Kind(make, read)
-
-
-def training_state() -> Kind:
-    def train(folder: Path):
-        import slm
-        from slm.stories import Cleaning, Stories
-
-        texts = stories()
-        cleaning = Cleaning(14, 0, 0, 0, 0, 14)
-        given = Stories(texts[2:], texts[:2], "practice", True, cleaning)
-        size = {"context_length": 16, "n_layers": 1, "d_model": 16, "batch_size": 2}
-        settings = {"steps": 2, "evaluations": 1, "evaluation_stories": 1, "device": "cpu"}
-        os.environ["SLM_CACHE"] = str(folder / "cache")
-        return slm.train(given, folder=folder / "run", **size, **settings)
-
-    def make(folder: Path) -> Path:
-        train(folder)
-        return folder / "run" / "training.safetensors"
-
-    def read(folder: Path) -> None:
-        run = train(folder)
-        assert run.finished
-        assert len(run.history.steps) == 2
-        assert all(weight.isfinite().all() for weight in run.model.parameters())
-
-    return Kind(make, read)
-
-
 KINDS: dict[str, Callable[[], Kind]] = {
     "txt": lambda: text_file("a.txt", "\n<|endoftext|>\n"),
     "txt, blank lines": lambda: text_file("a.txt", "\n\n\n"),
@@ -312,8 +265,6 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "parquet, zstd": lambda: parquet_file("zstd"),
     "kept TinyStories": tinystories_cache,
     "tokenizer.json": tokenizer_file,
-    "token cache": token_cache,
-    "training.safetensors": training_state,
 }
 
 
