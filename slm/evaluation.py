@@ -37,42 +37,77 @@ def evaluate(
     return summarize(token_nats(model, tokenizer, stories, batch_size=batch_size), stories)
 
 
+@dataclass(frozen=True)
+class _Window:
+    """A part of a story, no longer than the context: each id but the first is predicted."""
+
+    story: int  # the story's place among all
+    ids: Tensor  # (tokens + 1,)
+
+
 def token_nats(
     model: Transformer, tokenizer: Tokenizer, stories: Sequence[str], *, batch_size: int = 16
 ) -> list[Tensor]:
     """For each story the cross-entropies, in nats, of its tokens and of its end, `(tokens + 1,)`.
+
     Every story stands alone as `<eot> story <eot>`, in windows side by side where it is longer than
     the context. Raises ValueError as `evaluate` does."""
     if not stories or isinstance(stories, str):
         raise ValueError("There are no stories to evaluate on: give a list of at least one.")
     model.check_tokenizer(tokenizer)
-    rows, T, eot = [], model.config.context_length, tokenizer.eot_id
-    for number, story in enumerate(stories):
-        ids = torch.tensor([tokenizer.bos_id, *tokenizer.encode(story), eot])
-        # A row's last id is the next one's first: every id after the first is predicted once.
-        rows += [(number, ids[at : at + T + 1]) for at in range(0, len(ids) - 1, T)]
-    order = sorted(range(len(rows)), key=lambda row: len(rows[row][1]))
-    device, parts = model.model.embed_tokens.weight.device, {}
+    windows = _split_into_windows(tokenizer, stories, model.config.context_length)
+    # Windows of about equal length stand together, so that little is computed for padding.
+    by_length = sorted(range(len(windows)), key=lambda number: len(windows[number].ids))
+    nats_of_window: dict[int, Tensor] = {}
     with evaluating(model):
-        for start in range(0, len(order), batch_size):
-            some = order[start : start + batch_size]  # of about equal length: little padding
-            ids = [rows[row][1] for row in some]
-            x = nn.utils.rnn.pad_sequence([row[:-1] for row in ids], True).to(device)  # (B, T)
-            y = nn.utils.rnn.pad_sequence([row[1:] for row in ids], True).to(device)
-            nats = F.cross_entropy(model(x).mT, y, reduction="none").cpu()  # (B, T)
-            parts |= {row: nats[i, : len(ids[i]) - 1] for i, row in enumerate(some)}
-    pieces = [[] for _ in stories]
-    for row, (number, _) in enumerate(rows):
-        pieces[number].append(parts[row])
-    return [torch.cat(story) for story in pieces]
+        for start in range(0, len(windows), batch_size):
+            numbers = by_length[start : start + batch_size]
+            nats = _predict([windows[number].ids for number in numbers], model)
+            nats_of_window.update(zip(numbers, nats, strict=True))
+    nats_of_story: list[list[Tensor]] = [[] for _ in stories]
+    for number, window in enumerate(windows):
+        nats_of_story[window.story].append(nats_of_window[number])
+    return [torch.cat(nats) for nats in nats_of_story]
+
+
+def _split_into_windows(
+    tokenizer: Tokenizer, stories: Sequence[str], context_length: int
+) -> list[_Window]:
+    windows = []
+    for number, story in enumerate(stories):
+        ids = torch.tensor([tokenizer.bos_id, *tokenizer.encode(story), tokenizer.eot_id])
+        # A window's last id is the next one's first, so that every id after the story's first is
+        # predicted exactly once.
+        for start in range(0, len(ids) - 1, context_length):
+            windows.append(_Window(number, ids[start : start + context_length + 1]))
+    return windows
+
+
+def _predict(windows: Sequence[Tensor], model: Transformer) -> list[Tensor]:
+    """The cross-entropy of each id after the first, given those before it, for each window."""
+    device = model.output_embeddings.weight.device
+    inputs = nn.utils.rnn.pad_sequence([ids[:-1] for ids in windows], batch_first=True)  # (B, T)
+    targets = nn.utils.rnn.pad_sequence([ids[1:] for ids in windows], batch_first=True)  # (B, T)
+    logits = model(inputs.to(device))  # (B, T, V)
+    nats = F.cross_entropy(logits.mT, targets.to(device), reduction="none").cpu()  # (B, T)
+    return [row[: len(ids) - 1] for row, ids in zip(nats, windows, strict=True)]
 
 
 def summarize(nats: Sequence[Tensor], stories: Sequence[str]) -> Evaluation:
-    """The evaluation that the stories' tokens' cross-entropies add up to. Bits per byte are all
-    nats over ln 2, over the stories' UTF-8 bytes plus one for each end."""
-    total, tokens = sum(part.double().sum().item() for part in nats), sum(map(len, nats))
-    size = len(stories) + len("".join(stories).encode("utf-8", "replace"))
-    table = nn.utils.rnn.pad_sequence(nats, True, math.nan)  # (stories, longest)
-    means, counts = table.nanmean(0).tolist(), (~table.isnan()).sum(0).tolist()
-    score = (total / tokens, total / math.log(2) / size, tokens, size)
-    return Evaluation(*score, tuple(means), tuple(counts))
+    """Add up the cross-entropies of the stories' tokens.
+
+    Bits per byte are what it takes, on average, to say the next byte of a story to one who has the
+    same model:  (sum of all nats / ln 2) / (UTF-8 bytes of all stories + one byte for each end)."""
+    total_nats = sum(story.double().sum().item() for story in nats)
+    tokens = sum(len(story) for story in nats)
+    text_bytes = len("".join(stories).encode("utf-8", "replace"))
+    total_bytes = text_bytes + len(stories)
+    by_position = nn.utils.rnn.pad_sequence(nats, batch_first=True, padding_value=math.nan)
+    return Evaluation(
+        nats_per_token=total_nats / tokens,
+        bits_per_byte=total_nats / math.log(2) / total_bytes,
+        tokens=tokens,
+        bytes=total_bytes,
+        nats_by_position=tuple(by_position.nanmean(0).tolist()),
+        stories_by_position=tuple((~by_position.isnan()).sum(0).tolist()),
+    )

@@ -28,6 +28,7 @@ class ModelRunner:
         self._max_bytes = max_cache_bytes
         self._reserved = (0, 0)  # rows, and tokens of each, that the batch may come to need
         self._warned = False
+        self.release()
 
     def cache_bytes(self, rows: int, length: int) -> int:
         """The size of a cache of so many rows with room for so many tokens each."""

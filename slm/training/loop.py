@@ -15,6 +15,7 @@ from slm.hardware.device import pick_device
 from slm.hardware.memory import explain_out_of_memory, keep_freed_memory, rows_at_once
 from slm.hardware.precision import pick_precision
 from slm.hardware.processes import ProcessGroup
+from slm.hardware.threads import AdaptiveThreads
 from slm.model.transformer import Transformer
 from slm.settings import TrainConfig
 from slm.stories.cleaning import Stories
@@ -107,13 +108,17 @@ def train(
         if config.compile is True or (config.compile == "auto" and device == "cuda"):
             trained_model = torch.compile(trained_model)
         show_bar = processes.is_first and state.progress < 1
-        with stop_after_step() as stop, ProgressBar(state.progress, visible=show_bar) as bar:
-            callbacks = []
+        with (
+            stop_after_step() as stop,
+            ProgressBar(state.progress, visible=show_bar) as bar,
+            AdaptiveThreads() as adapt_threads,
+        ):
+            callbacks = [adapt_threads]
             if processes.is_first:
                 validation = Validation(
                     state, tokenizer, stories.validation, config, budget, run_folder, bar
                 )
-                callbacks = [validation, bar.show_state]
+                callbacks += [validation, bar.show_state]
                 if callback:
                     callbacks.append(lambda state: callback(state.history))
             training_loop(

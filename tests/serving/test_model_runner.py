@@ -8,7 +8,7 @@ from tests.reference import same, some_ids
 
 
 def taken(runner):
-    return sum(layer.numel() * layer.element_size() for layer in runner._layers)
+    return sum(layer.numel() * layer.element_size() for layer in runner._cache.layers)
 
 
 @pytest.mark.parametrize("fields", [{}, {"n_kv_heads": 2, "tie_embeddings": False}], ids=str)

@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+from slm.hardware import threads
+from slm.hardware.threads import AdaptiveThreads, FreeCores
+
+
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def adaptive(free, seconds=3.0):
+    """Such as sees these numbers of free cores, one at each call, some seconds apart."""
+    times = iter(range(1000))
+    cores = iter(free)
+    return AdaptiveThreads(lambda: next(cores), lambda: next(times) * seconds)
+
+
+def test_there_are_as_many_threads_as_free_cores(four_threads):
+    counts = []
+    with adaptive([4.0, 3.8, 2.9, 1.4, 0.2, 2.0, 4.0, 7.5, None]) as adapt:
+        for _ in range(9):
+            adapt()
+            counts.append(torch.get_num_threads())
+    assert counts == [4, 4, 3, 1, 1, 2, 4, 4, 4]
+
+
+def test_afterwards_there_are_as_many_threads_as_before(four_threads):
+    with pytest.raises(RuntimeError), adaptive([1.0]) as adapt:
+        adapt()
+        assert torch.get_num_threads() == 1
+        raise RuntimeError
+    assert torch.get_num_threads() == 4
+
+
+def test_it_is_not_checked_at_every_step(four_threads):
+    adapt = adaptive([1.0], seconds=0.5)  # a second number would be asked for too soon
+    for _ in range(3):
+        adapt()
+    assert torch.get_num_threads() == 4
+    adapt()
+    assert torch.get_num_threads() == 1
+
+
+def test_free_cores_are_those_used_and_those_that_idle(monkeypatch):
+    clock = {"idle": 100.0, "own": 7.0, "time": 50.0}
+    monkeypatch.setattr(threads, "_idle_seconds", lambda: clock["idle"])
+    monkeypatch.setattr(threads.time, "process_time", lambda: clock["own"])
+    monkeypatch.setattr(threads.time, "monotonic", lambda: clock["time"])
+    free = FreeCores()
+    clock.update(idle=101.0, own=10.0, time=52.0)
+    assert free() == pytest.approx((1 + 3) / 2)
+    clock.update(idle=None, time=54.0)
+    assert free() is None
+
+
+def test_what_this_machine_says_is_possible():
+    pytest.importorskip("psutil")
+    free = FreeCores()
+    sum(range(3_000_000))
+    assert 0 < free() < 2 * (torch.get_num_threads() + 512)
