@@ -52,6 +52,7 @@ class CompletionFormat:
         self._common = {"id": f"cmpl-{job_id}", "created": int(time.time()), "model": model}
         self._tokenizer = tokenizer
         self._logprobs = logprobs
+        self._token_texts: dict[int, str] = {}  # of the tokens so far: most come again and again
 
     def answer(self, stories: list[Piece], usage: Usage) -> Completion:
         """All stories at once."""
@@ -90,7 +91,11 @@ class CompletionFormat:
         return {self._token_text(i): logprob for i, logprob in token.top_logprobs} or None
 
     def _token_text(self, token_id: int) -> str:
-        return self._tokenizer.pieces([token_id])[0]
+        text = self._token_texts.get(token_id)
+        if text is None:
+            [text] = self._tokenizer.pieces([token_id])
+            self._token_texts[token_id] = text
+        return text
 
 
 class ChatFormat:

@@ -1,5 +1,6 @@
 """One request at work: its sequences in the batch, and their tokens turned into pieces of text."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -100,18 +101,19 @@ class StoryJob:
                 yield Piece(index, prompt.text)
         unfinished = set(range(self.count))
         while unfinished:
-            update = await self._stream.next()
-            if isinstance(update.error, QueueFull):
-                raise _too_many_requests(update.error)
-            if update.error is not None:
-                raise update.error
-            self._batcher.mark_read(self._sequences[update.index], len(update.tokens))
-            for piece in self._new_pieces(update):
-                if piece.finish_reason:
-                    unfinished.discard(piece.index)
-                yield piece
+            for update in await self._stream.next():
+                for piece in self._new_pieces(update):
+                    if piece.finish_reason:
+                        unfinished.discard(piece.index)
+                    yield piece
+            await asyncio.sleep(0)  # others have their turn, also where there is always more here
 
     def _new_pieces(self, update: Update) -> list[Piece]:
+        if isinstance(update.error, QueueFull):
+            raise _too_many_requests(update.error)
+        if update.error is not None:
+            raise update.error
+        self._batcher.mark_read(self._sequences[update.index], len(update.tokens))
         if update.prompt is not None:
             return [self._prompts[update.index].piece(update.index, update.prompt)]
         output = self._outputs[update.index]

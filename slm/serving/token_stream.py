@@ -28,9 +28,13 @@ class TokenStream:
         self._loop = asyncio.get_running_loop()
         self._updates: asyncio.Queue[Update] = asyncio.Queue()
 
-    async def next(self) -> Update:
-        """Wait for the next update."""
-        return await self._updates.get()
+    async def next(self) -> list[Update]:
+        """Wait for something to happen: the updates since the last call, those of one sequence
+        joined. So a loop that is behind has less to do for each token."""
+        updates = [await self._updates.get()]
+        while not self._updates.empty():
+            updates.append(self._updates.get_nowait())
+        return _joined(updates)
 
     # Called by the thread that decodes
 
@@ -53,3 +57,17 @@ class TokenStream:
     def _put(self, update: Update) -> None:
         with suppress(RuntimeError):  # the loop may have been closed: then nobody waits any more
             self._loop.call_soon_threadsafe(self._updates.put_nowait, update)
+
+
+def _joined(updates: list[Update]) -> list[Update]:
+    """The new tokens of each sequence as one update; other updates stay as they are."""
+    joined: list[Update] = []
+    latest: dict[int, Update] = {}  # of each sequence, its last update if that has tokens alone
+    for update in updates:
+        before = latest.get(update.index)
+        if before is not None and update.prompt is None and update.error is None:
+            before.tokens.extend(update.tokens)
+            continue
+        joined.append(update)
+        latest[update.index] = update
+    return joined
