@@ -31,7 +31,11 @@ class ReplayBatches(Iterator):
         own_rows = config.batch_size - replayed_rows
         tokens = pack(own, tokenizer)
         self.steps_per_epoch = math.ceil(len(tokens) / (own_rows * context_length))
-        settings = {"context_length": context_length, "seed": config.seed}
+        settings = {
+            "context_length": context_length,
+            "seed": config.seed,
+            "bos_id": tokenizer.bos_id,
+        }
         self._sources = [Batches(tokens, batch_size=own_rows, **settings)]
         if replayed_rows:
             tokens = pack(ordinary, tokenizer)
