@@ -13,8 +13,11 @@ import slm
 from slm.analysis.report_measurements import sample_stories
 from slm.checkpoint import hub as hub_models
 from slm.checkpoint.hub import fetch_model
+from slm.finetuning.replay import ReplayBatches
 from slm.generation.decoder import FastDecoder
 from slm.generation.text_generation import generate_ids
+from slm.settings import FineTuneConfig
+from slm.stories.practice import practice_stories
 from tests.pretrained import TOKENIZERS, edit_json, llama2_tokenizer, llama3_tokenizer, publish
 
 LLAMA3_ROPE = dict(
@@ -68,6 +71,16 @@ def test_stories_are_those_of_transformers_streamed_and_together(name, prompt, t
     assert slm.generate(model, tokenizer, prompt, **settings) == expected
     assert "".join(slm.stream(model, tokenizer, prompt, **settings)) == expected
     assert slm.generate(model, tokenizer, [prompt], n=2, **settings) == [expected] * 2
+
+
+def test_fine_tuning_reads_rows_that_begin_as_the_models_texts_do(folder, tmp_path):
+    _, tokenizer = slm.load_model(folder)
+    stories = practice_stories(6)
+    batches = ReplayBatches(stories[:4], stories[4:], tokenizer, 32, FineTuneConfig(batch_size=4))
+    inputs, targets = next(batches)
+    assert inputs[:, 0].tolist() == [tokenizer.bos_id] * 4
+    assert tokenizer.bos_id not in targets
+    assert tokenizer.decode(inputs[0, 1:6].tolist())[:3] in {story[:3] for story in stories}
 
 
 def test_each_of_several_ends_ends_a_story(tmp_path):
