@@ -9,7 +9,8 @@ import streamlit as st
 
 import slm
 from slm import plots
-from slm.analysis.explaining import coloured, explain, listened_to, plain
+from slm.analysis.token_probabilities import mean_attention, token_probabilities
+from slm.serving.page_html import coloured, plain
 from slm.stories.files import parse_stories, read_stories
 
 IDEAS = (
@@ -112,7 +113,7 @@ def story_tab(writer) -> None:
         place.html(plain("The story will appear here."))
     if "story" in state:
         text = state["story"]["text"]
-        words = explain(*writer, text)
+        words = token_probabilities(*writer, text)
         left, right = saving.columns(2)
         left.download_button("Save as text", text.encode(), "story.txt", width="stretch")
         if words:
@@ -127,7 +128,7 @@ def why_tab(writer) -> None:
     if "story" not in st.session_state:
         st.info("Write a story first.")
         return
-    words = explain(*writer, st.session_state["story"]["text"])
+    words = token_probabilities(*writer, st.session_state["story"]["text"])
     if not words:
         st.info("The story is empty.")
         return
@@ -143,7 +144,7 @@ def why_tab(writer) -> None:
     st.pyplot(plots.next_token(pieces, chances, most=len(pieces)), width="content")
     st.caption("Attention: the more orange a word, the more the chosen one listened to it.")
     text = st.session_state["story"]["text"]
-    heard = listened_to(*writer, text, min(place, writer[0].config.context_length - 2))
+    heard = mean_attention(*writer, text, min(place, writer[0].config.context_length - 2))
     most = max(heard)
     before = [word.piece for word in words[: len(heard)]]
     st.html(coloured(before, [x / most for x in heard], "230, 159, 0", chosen=len(heard) - 1))

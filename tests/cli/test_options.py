@@ -72,7 +72,7 @@ def test_values_have_the_types_of_their_fields(training):
     assert settings["schedule"] == (0.1, 0.2)
 
 
-@pytest.mark.parametrize("name", ["top_p", "top_k", "seed"])
+@pytest.mark.parametrize("name", ["top_p", "top_k", "min_p", "seed"])
 def test_none_is_a_value_where_the_type_says_so(name, model, monkeypatch):
     calls = []
     monkeypatch.setattr(slm, "stream", lambda *given, **settings: calls.append(settings) or [])

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import slm
 from slm.stories.practice import practice_stories
@@ -37,6 +38,19 @@ new MutationObserver(() => {
 WIDTHS = {"desktop": (1280, 1400), "phone": (390, 844)}
 
 
+def endless(config, eot_id):
+    """An untrained model that never ends a story: else one in fifty would be over after a few
+    letters, and one in ten before it could be stopped. One number of every token's vector is large,
+    and it alone decides against the end of text."""
+    model = slm.Transformer(config)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, 0] = 5.0
+        model.lm_head.weight[:, 0] = 0.0
+        model.lm_head.weight[eot_id] = 0.0
+        model.lm_head.weight[eot_id, 0] = -100.0
+    return model
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """The page as `python -m slm app` serves it, in a folder of its own, with practice stories for
@@ -45,10 +59,10 @@ def address(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("page")
     tokenizer = train_tokenizer(practice_stories(100), 400)
-    config = slm.ModelConfig(400, context_length=64, n_layers=2, d_model=32)
-    slm.save_model(folder / "runs" / "own", slm.Transformer(config), tokenizer)
-    slow = slm.ModelConfig(400, context_length=512, n_layers=24, n_heads=8, d_model=512)
-    slm.save_model(folder / "runs" / "slow", slm.Transformer(slow), tokenizer)
+    own = slm.ModelConfig(400, context_length=64, n_layers=2, d_model=32, tie_embeddings=False)
+    slow = slm.ModelConfig(400, 512, n_layers=24, n_heads=8, d_model=512, tie_embeddings=False)
+    for name, config in (("own", own), ("slow", slow)):
+        slm.save_model(folder / "runs" / name, endless(config, tokenizer.eot_id), tokenizer)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,13 +1,7 @@
-"""Text as HTML, coloured by numbers; and earlier names of `token_probabilities`."""
+"""Text as HTML for the page: a story, and words coloured by a number each. All is escaped."""
 
 from collections.abc import Sequence
 from html import escape
-
-from slm.analysis.token_probabilities import TokenProbability, mean_attention, token_probabilities
-
-Word = TokenProbability
-explain = token_probabilities
-listened_to = mean_attention
 
 
 def coloured(
