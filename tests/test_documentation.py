@@ -53,3 +53,11 @@ def test_the_first_screen_has_the_two_commands_the_picture_and_an_example():
     assert len(re.findall("^python3 -m venv .*$", screen, re.MULTILINE)) == 2
     assert "](.github/story.png)" in screen
     assert "slm.generate(" in screen
+
+
+def test_every_test_that_the_readme_names_is_there():
+    named = re.findall(r"`([a-z_/]+\.py)::(test_\w+)`", README)
+    assert len(named) >= 10
+    for file, name in named:
+        source = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert f"def {name}(" in source, f"{file} has no {name}"

@@ -60,7 +60,9 @@ def _container_memory() -> int | None:
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
         try:
-            return int((groups / limit).read_text()) - int((groups / usage).read_text())
+            allowed = int((groups / limit).read_text(encoding="ascii"))
+            used = int((groups / usage).read_text(encoding="ascii"))
+            return allowed - used
         except (OSError, ValueError):  # there is none, or "max"
             continue
     return None
