@@ -7,6 +7,8 @@ import torch
 
 from slm.generation.decoder import FastDecoder
 from slm.generation.sampling import choose_ids
+from slm.hardware.memory import USABLE, available_memory
+from slm.model.kv_cache import KVCache
 from slm.model.transformer import Transformer
 from slm.settings import SamplingConfig
 from slm.tokenizer.byte_pair import Tokenizer
@@ -27,7 +29,10 @@ def generate_ids(
     goes on yielding it; when all have, or after `max_new_tokens`, this ends. Models of others may
     end a text with `other_ends` too: where one is drawn, `eot_id` stands for it. What does not fit
     the context is forgotten (see `FastDecoder`). Each prompt has its own generator of random
-    numbers, which starts from the seed: so it is continued as it would be alone."""
+    numbers, which starts from the seed: so it is continued as it would be alone.
+
+    Raises ValueError where that would need more memory than there is."""
+    check_memory(decoder, prompts, sampling.max_new_tokens, n)
     generators = [_new_generator(sampling.seed) for _ in prompts]
     rows = [list(prompt) for prompt in prompts for _ in range(n)]  # of each row all ids
     # The end-of-text token before a story does not count as one that has occurred: else a
@@ -50,6 +55,45 @@ def generate_ids(
         if all(ended) or new_tokens == sampling.max_new_tokens:
             return
         logits = decoder.step(rows, cache)  # (B, V)
+
+
+def bytes_per_story(decoder: FastDecoder, prompt_tokens: int, max_new_tokens: int) -> int:
+    """About how much memory one of several stories takes while they are generated."""
+    config = decoder.model.config
+    tokens = prompt_tokens + max_new_tokens
+    read_at_once = min(prompt_tokens, config.context_length)
+    if tokens > config.context_length:  # then its newer half is read again
+        read_at_once = max(read_at_once, config.context_length // 2)
+    cache = KVCache(config, 1, like=decoder.cos, capacity=0).bytes_per_token
+    logits = 2 * 4 * config.vocab_size  # float32, and as much while they are computed
+    sampling = 64 * config.vocab_size  # float32 and float64 copies, and orders in int64
+    return cache * config.context_length + logits * read_at_once + sampling
+
+
+def check_memory(
+    decoder: FastDecoder, prompts: Sequence[Sequence[int]], max_new_tokens: int, n: int
+) -> None:
+    """Raise ValueError, naming how many stories fit, where there is too little memory for all."""
+    available = available_memory(decoder.device.type)
+    if available is None:
+        return
+    stories = len(prompts) * n
+    longest = max(len(prompt) for prompt in prompts)
+    story_bytes = bytes_per_story(decoder, longest, max_new_tokens)
+    needed = stories * story_bytes
+    if needed <= USABLE * available:
+        return
+    fitting = int(USABLE * available // story_bytes)
+    if fitting >= len(prompts):
+        advice = f"set n to at most {fitting // len(prompts):,}"
+    elif fitting >= 1:
+        advice = f"give at most {fitting:,} prompts at a time"
+    else:
+        advice = "close other programs, or take a smaller model"
+    raise ValueError(
+        f"{stories:,} stories at once need about {needed / 1e9:,.1f} GB of memory, and "
+        f"{available / 1e9:,.1f} are free: {advice}."
+    )
 
 
 def _new_generator(seed: int | None) -> torch.Generator:

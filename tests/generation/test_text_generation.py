@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from slm.checkpoint.saving import save_model
+from slm.generation import text_generation
 from slm.generation.decoder import FastDecoder
 from slm.generation.sampling import next_token_probabilities
 from slm.generation.text_generation import generate, generate_ids, stream
@@ -405,3 +406,23 @@ def test_no_prompts_are_refused(random_model, tokenizer):
 def test_n_must_be_a_whole_number(n, random_model, tokenizer):
     with pytest.raises(ValueError, match=rf"^n must be a whole number .*, not {n!r}\.$"):
         generate(random_model(n_layers=1), tokenizer, "Once", n=n)
+
+
+def test_more_stories_than_fit_into_memory_are_refused_with_how_many_do(
+    random_model, tokenizer, monkeypatch
+):
+    model, settings = random_model(), {"max_new_tokens": 2, "seed": 0}
+    monkeypatch.setattr(text_generation, "available_memory", lambda device: 10_000_000)
+    with pytest.raises(ValueError, match=r"^1,000,000,000 stories .* n to at most [\d,]+\.$") as no:
+        generate(model, tokenizer, "The", n=10**9, **settings)
+    fitting = int(str(no.value).split()[-1].rstrip(".").replace(",", ""))
+    assert len(generate(model, tokenizer, "The", n=fitting, **settings)) == fitting
+    with pytest.raises(ValueError, match=f"n to at most {fitting}"):
+        generate(model, tokenizer, "The", n=fitting + 1, **settings)
+    with pytest.raises(ValueError, match=f"at most {fitting} prompts at a time"):
+        generate(model, tokenizer, ["The"] * (fitting + 1), **settings)
+    monkeypatch.setattr(text_generation, "available_memory", lambda device: 1000)
+    with pytest.raises(ValueError, match="a smaller model"):
+        generate(model, tokenizer, "The", **settings)
+    monkeypatch.setattr(text_generation, "available_memory", lambda device: None)
+    assert generate(model, tokenizer, "The", **settings)
