@@ -35,6 +35,7 @@ class Batcher:
         self._scheduler = Scheduler(max_batch_size, max_waiting)
         self._changed = threading.Condition()  # guards the scheduler's lists, and `_closing`
         self._closing = False
+        self._joining: Sequence | None = None  # neither waits any more nor runs yet
         self._thread = threading.Thread(target=self._run, name="slm-batcher", daemon=True)
         self._thread.start()
 
@@ -73,7 +74,8 @@ class Batcher:
     @property
     def busy(self) -> int:
         """How many sequences are being written or wait."""
-        return len(self._scheduler.running) + len(self._scheduler.waiting)
+        in_between = 1 if self._joining is not None else 0  # its prompt is being read
+        return len(self._scheduler.running) + len(self._scheduler.waiting) + in_between
 
     def close(self, finish: bool = True) -> None:
         """Stop; with `finish`, after all that has been submitted has been written."""
@@ -89,9 +91,15 @@ class Batcher:
 
     def _run(self) -> None:
         while self._wait_for_work():
-            while (newcomer := self._admit_next()) is not None:
-                self._join(newcomer)
+            self._admit()
             self._step()
+
+    def _admit(self) -> None:
+        """Let sequences join the batch as long as there is one whose turn it is."""
+        self._joining = self._next_to_join()
+        while self._joining is not None:
+            self._join(self._joining)
+            self._joining = self._next_to_join()
 
     def _wait_for_work(self) -> bool:
         """Sleep until there is something to write. False: this is closing and all is done."""
@@ -116,7 +124,7 @@ class Batcher:
         for sequence in [s for s in self._scheduler.running if s.outruns_reader]:
             self._preempt(sequence)
 
-    def _admit_next(self) -> Sequence | None:
+    def _next_to_join(self) -> Sequence | None:
         """The sequence that joins the batch now. Others are taken out for it where they have more
         than their share. None: nothing waits, or there is no room."""
         with self._changed:

@@ -28,11 +28,16 @@ class ModelRunner:
         self._max_bytes = max_cache_bytes
         self._reserved = (0, 0)  # rows, and tokens of each, that the batch may come to need
         self._warned = False
-        self.release()
+        self.release()  # until the first sequence comes, the cache has no room at all
 
     def cache_bytes(self, rows: int, length: int) -> int:
         """The size of a cache of so many rows with room for so many tokens each."""
         return rows * length * self._cache.bytes_per_token
+
+    @property
+    def allocated_bytes(self) -> int:
+        """The size of the cache as it is."""
+        return self.cache_bytes(*self._cache.capacity)
 
     def check_fits(self, length: int) -> None:
         """Raise CacheTooSmall for a sequence that does not fit, even alone."""

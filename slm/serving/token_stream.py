@@ -62,12 +62,13 @@ class TokenStream:
 def _joined(updates: list[Update]) -> list[Update]:
     """The new tokens of each sequence as one update; other updates stay as they are."""
     joined: list[Update] = []
-    latest: dict[int, Update] = {}  # of each sequence, its last update if that has tokens alone
+    with_tokens: dict[int, Update] = {}  # by the sequence's index
     for update in updates:
-        before = latest.get(update.index)
-        if before is not None and update.prompt is None and update.error is None:
-            before.tokens.extend(update.tokens)
-            continue
-        joined.append(update)
-        latest[update.index] = update
+        if update.prompt is not None or update.error is not None:
+            joined.append(update)
+        elif update.index in with_tokens:
+            with_tokens[update.index].tokens.extend(update.tokens)
+        else:
+            joined.append(update)
+            with_tokens[update.index] = update
     return joined

@@ -7,10 +7,6 @@ from slm.serving.model_runner import CacheTooSmall, ModelRunner
 from tests.reference import same, some_ids
 
 
-def taken(runner):
-    return sum(layer.numel() * layer.element_size() for layer in runner._cache.layers)
-
-
 @pytest.mark.parametrize("fields", [{}, {"n_kv_heads": 2, "tie_embeddings": False}], ids=str)
 @torch.no_grad()
 def test_rows_that_are_differently_long_get_the_logits_they_get_alone(fields, random_model):
@@ -43,16 +39,16 @@ def test_a_row_that_is_removed_is_filled_by_the_last(random_model):
 def test_the_cache_grows_with_use_and_is_given_back(random_model):
     model = random_model(context_length=1024)
     runner = ModelRunner(model, 32, math.inf)
-    assert taken(runner) == 0
+    assert runner.allocated_bytes == 0
     runner.add_row([1] * 10)
-    few = taken(runner)
+    few = runner.allocated_bytes
     assert 0 < few <= runner.cache_bytes(1, 64)
     runner.add_row([1] * 500)
-    assert few < taken(runner) <= runner.cache_bytes(2, 512)
+    assert few < runner.allocated_bytes <= runner.cache_bytes(2, 512)
     for row in (1, 0):
         runner.remove_row(row)
     runner.release()
-    assert taken(runner) == 0
+    assert runner.allocated_bytes == 0
 
 
 @torch.no_grad()
@@ -70,7 +66,7 @@ def test_the_cache_stays_within_its_bound_and_is_right_at_it(random_model, caplo
     while max(runner.lengths) < 99:
         rows = [ids[row, : length + 1].tolist() for row, length in enumerate(runner.lengths)]
         logits = runner.step(rows)
-        assert taken(runner) <= bound
+        assert runner.allocated_bytes <= bound
         for row, length in enumerate(runner.lengths):
             same(logits[row], expected[row, length - 1])
 

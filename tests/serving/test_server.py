@@ -163,7 +163,7 @@ def test_a_small_request_is_served_beside_a_large_one(random_model, tokenizer, m
         small, busy = asyncio.run(both(port, app))
     assert small.status_code == 200
     assert [c["finish_reason"] for c in small.json()["choices"]] == ["length"] * 3
-    assert busy == 8  # the large one still goes on
+    assert busy >= 8  # the large one still goes on
 
 
 def test_a_busy_port_is_said_before_anything_else(random_model, tokenizer, capsys):
