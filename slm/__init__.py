@@ -8,6 +8,7 @@ __all__ = [
     "TrainConfig",
     "Transformer",
     "attention_maps",
+    "check",
     "distinct",
     "evaluate",
     "export_gguf",
@@ -69,6 +70,8 @@ def __getattr__(name: str):
         from slm import quantization as module
     elif name in ("export_gguf", "export_onnx", "model_card", "push_to_hub"):
         from slm import export as module
+    elif name == "check":
+        from slm import exercises as module
     elif name == "model":
         import slm.model as module
 
