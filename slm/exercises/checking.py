@@ -103,9 +103,8 @@ def list_difference(got: object, wanted: list) -> str:
     if not isinstance(got, list):
         return f"it should give a list, not {type(got).__name__}"
     if len(got) != len(wanted):
-        return (
-            f"it gives {len(got)} pieces, {got}: too {'many' if len(got) > len(wanted) else 'few'}"
-        )
+        amount = "many" if len(got) > len(wanted) else "few"
+        return f"it gives {len(got)} pieces, {got}: too {amount}"
     for place, (one, other) in enumerate(zip(got, wanted, strict=True)):
         if one != other:
             return f"place {place} of {got} is wrong"
@@ -121,7 +120,7 @@ def number_difference(got: object, wanted: object) -> str:
     right = torch.as_tensor(wanted).detach().double()
     if mine.shape != right.shape:
         return f"the shape is {tuple(mine.shape)}, but should be {tuple(right.shape)}"
-    close = torch.isclose(mine, right, rtol=TOLERANCE, atol=TOLERANCE)
+    close = torch.isclose(mine, right, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
     if close.all():
         return ""
     if mine.dim() == 0:

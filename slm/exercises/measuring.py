@@ -128,7 +128,7 @@ LONGEST_COPY = Exercise(
         ("the dog ran to the red house", "a cat ran to the red barn"),
         ("one two three", "four five"),
         ("a small dog sat down", "once a small dog stood and a small dog sat up"),
-        ("the art of it", "the party of it"),
+        ("the art of it", "look at the artful dodger"),
     ),
     mistakes=(
         Mistake(
@@ -138,10 +138,10 @@ LONGEST_COPY = Exercise(
         Mistake(_as_letters, "You count letters: the answer is a number of words."),
         Mistake(
             _inside_words,
-            "Compared as text, “the art” stands in “the party”: compare lists of words.",
+            "Compared as text, “the art” stands in “the artful”: compare lists of words.",
         ),
     ),
-    hint="From every word of the story, and every word of the training text: how far are they equal?",
+    hint="From every word of the story and every word of the training text: how far do they agree?",
 )
 
 

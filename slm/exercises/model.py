@@ -69,7 +69,7 @@ RMS_NORM = Exercise(
         ),
         Mistake(
             _layer_norm,
-            "You take the mean away first. That is LayerNorm; RMSNorm leaves the middle where it is.",
+            "You take the mean away first: that is LayerNorm. RMSNorm leaves it.",
         ),
         Mistake(
             lambda x, weight: rms_norm(x, torch.ones_like(weight)),
@@ -149,7 +149,7 @@ CAUSAL_MASK = Exercise(
     mistakes=(
         Mistake(
             _mask_with(float("-inf"), above=True, diagonal=0),
-            "A token may look at itself: the diagonal stays. The first row would have nothing left.",
+            "A token may look at itself: leave the diagonal, or the first row has nothing.",
         ),
         Mistake(
             _mask_with(0.0, above=True, diagonal=1),
@@ -164,7 +164,7 @@ CAUSAL_MASK = Exercise(
             "Softmax gives a score of 0 a share too: only minus infinity gives nothing.",
         ),
     ),
-    hint="torch.ones(T, T).triu(1) marks what lies above the diagonal; masked_fill puts values there.",
+    hint="torch.ones(T, T).triu(1) marks what is above the diagonal; masked_fill fills it.",
 )
 
 
@@ -193,7 +193,7 @@ ATTENTION = Exercise(
         ),
         Mistake(
             lambda q, k, v: attention(q, k, v, causal=False),
-            "The first token should see only itself, but it sees what comes later: where is the mask?",
+            "The first token should see only itself, but it sees later ones: where is the mask?",
         ),
         Mistake(
             lambda q, k, v: attention(q, k, v, scaled=False, causal=False),

@@ -1,5 +1,7 @@
 """Exercises about text and tokens."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -38,11 +40,8 @@ def _merge_without_skipping(pieces: list[str], pair: tuple[str, str]) -> list[st
 
 
 def _merge_and_lose_the_rest(pieces: list[str], pair: tuple[str, str]) -> list[str]:
-    return [
-        first + second
-        for first, second in zip(pieces, pieces[1:], strict=False)
-        if (first, second) == tuple(pair)
-    ]
+    neighbours = pairwise(pieces)
+    return [first + second for first, second in neighbours if (first, second) == tuple(pair)]
 
 
 MERGE = Exercise(
@@ -96,14 +95,14 @@ PAIRS = Exercise(
 def bigram(ids: list[int], vocab_size: int) -> Tensor:
     """The share of times that each token follows each other one, `(V, V)`."""
     counts = torch.zeros(vocab_size, vocab_size)
-    for first, second in zip(ids, ids[1:], strict=False):
+    for first, second in pairwise(ids):
         counts[first, second] += 1
     return counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def _bigram_counts(ids: list[int], vocab_size: int) -> Tensor:
     counts = torch.zeros(vocab_size, vocab_size)
-    for first, second in zip(ids, ids[1:], strict=False):
+    for first, second in pairwise(ids):
         counts[first, second] += 1
     return counts
 
