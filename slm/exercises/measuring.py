@@ -125,7 +125,7 @@ def _inside_words(story: str, training: str) -> int:
 LONGEST_COPY = Exercise(
     reference=longest_copy,
     inputs=(
-        ("the dog ran to the red house", "a cat ran to the red barn"),
+        ("the red dog ran to the house", "a cat ran to the red barn"),
         ("one two three", "four five"),
         ("a small dog sat down", "once a small dog stood and a small dog sat up"),
         ("the art of it", "look at the artful dodger"),
