@@ -14,6 +14,7 @@ from slm.plots.style import (
     ORANGE,
     PURPLE,
     blank,
+    describe,
     page,
     picture,
     tint,
@@ -37,7 +38,8 @@ def architecture(config: Any) -> Figure:
     reads from it twice, by way of a norm, and adds to it what it has worked out.
     """
     paper = page(blank(10.7, 5.0, layout=None))
-    vocabulary, width = f"{config.vocab_size:,}", f"{config.d_model:,}"
+    vocabulary = f"{config.vocab_size:,}"
+    width = f"{config.d_model:,}"
     _layers(paper, config.n_layers)
     paper.plot([1.4, 8.2], [STREAM, STREAM], color=BLUE, lw=4, solid_capstyle="butt", zorder=2)
     for x in (1.78, 7.88):
@@ -93,7 +95,9 @@ def architecture(config: Any) -> Figure:
         size=9,
         color=MUTED,
     )
-    return paper.figure
+    told = f"tokens, embedding {vocabulary} by {width}, then {config.n_layers} layers"
+    parts = "each adds to the residual stream first attention, then a feed-forward network"
+    return describe(paper.figure, f"Diagram of the model: {told}; {parts}; norm, logits, softmax.")
 
 
 def _layers(paper: Axes, count: int) -> None:
@@ -122,7 +126,8 @@ def _branch(paper: Axes, x: float, colour: str, name: str, lines: Sequence[str])
     """Draw a way out of the stream, through a norm and a box, and back into a sum."""
     from matplotlib.patches import Circle
 
-    fork, join = x + 0.5, x + 1.7
+    fork = x + 0.5
+    join = x + 1.7
     paper.add_patch(Circle((fork, STREAM), 0.055, fc=BLUE, ec="none", zorder=4))
     _arrow(paper, (fork, STREAM), (fork, 2.66))
     _box(paper, fork, 2.4, 0.84, 0.5, MUTED, "RMSNorm")

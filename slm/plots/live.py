@@ -27,7 +27,10 @@ class LiveCurve:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Remember what to draw and how often."""
-        self.baselines, self.title, self.every, self.clock = baselines, title, every, clock
+        self.baselines = baselines
+        self.title = title
+        self.every = every
+        self.clock = clock
         self._handle: Any = None
         self._due = clock()
 

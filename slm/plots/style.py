@@ -25,7 +25,7 @@ INK, MUTED, FAINT, PALE = "#222222", "#6B7280", "#D9DCE1", "#F1F3F5"
 SANS, SERIF, MONO = "DejaVu Sans", "STIXGeneral", "DejaVu Sans Mono"  # all come with matplotlib
 
 ARROW = {"arrowstyle": "-|>", "color": MUTED, "lw": 1.4, "shrinkA": 0, "shrinkB": 0}
-HEADING = {"weight": "bold", "size": 11.5}  # where a title is not an axes' own
+HEADING = {"weight": "bold", "size": 13}  # where a title is not an axes' own
 
 STYLE = {
     "figure.dpi": 110,
@@ -33,10 +33,10 @@ STYLE = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "font.family": [SANS],
-    "font.size": 10,
+    "font.size": 12,
     "text.color": INK,
     "text.parse_math": False,  # a story may hold a dollar sign
-    "axes.titlesize": 11.5,
+    "axes.titlesize": 13,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.titlepad": 10,
@@ -58,6 +58,8 @@ STYLE = {
     "figure.constrained_layout.w_pad": 0.08,
 }
 
+WIDTH = 7.2  # inches: wide enough for a notebook, and still readable at half of it
+
 P = ParamSpec("P")
 
 
@@ -65,7 +67,7 @@ def picture(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     """Let `draw` work in the shared style and hand back a figure that a notebook shows once.
 
     The figure never enters pyplot, so nothing is left open and nothing global changes; it carries
-    its own PNG representation for Jupyter.
+    its own PNG for Jupyter, with a text for those who cannot see it: see `describe`.
     """
 
     @wraps(draw)
@@ -76,10 +78,33 @@ def picture(draw: Callable[P, Figure]) -> Callable[P, Figure]:
             figure = draw(*args, **kwargs)
             figure.draw_without_rendering()  # ticks and layout are made now, while the style holds
         figure.set_layout_engine("none")
+        if not hasattr(figure, "alt"):
+            describe(figure, _titles(figure))
         figure._repr_png_ = lambda: _png(figure)
+        figure._repr_mimebundle_ = lambda include=None, exclude=None: _bundle(figure)
         return figure
 
     return styled
+
+
+def describe(figure: Figure, text: str) -> Figure:
+    """Give a figure the text that stands in for it, `figure.alt`; return the figure."""
+    figure.alt = " ".join(text.split())
+    return figure
+
+
+def _titles(figure: Figure) -> str:
+    """What is written above a figure and its panels."""
+    titles = [figure.get_suptitle()]
+    titles += [axes.get_title(loc) for axes in figure.axes for loc in ("left", "center")]
+    return "Picture: " + "; ".join(title for title in titles if title)
+
+
+def _bundle(figure: Figure) -> tuple[dict, dict]:
+    """Return the picture and its text, as Jupyter takes them, and the text once more as metadata,
+    where nbconvert looks for it."""
+    content = {"image/png": figure._repr_png_(), "text/plain": f"[{figure.alt}]"}
+    return content, {"image/png": {"alt": figure.alt}}
 
 
 def _png(figure: Figure) -> bytes:

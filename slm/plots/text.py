@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 EM = 0.602  # the width of a DejaVu Sans Mono character, as a part of its size
-TILE = 0.105  # the width of a character in a tile, in inches
+TILE = 0.112  # the width of a character in a tile, in inches
 LEADING = 1.42  # from one line of a paragraph to the next, in sizes of its font
-ROW = 0.27  # from one row of tiles to the next, in inches
+ROW = 0.29  # from one row of tiles to the next, in inches
 
 
 @cache
@@ -45,11 +45,13 @@ def flow(pieces: Sequence[str], columns: int) -> Iterator[tuple[int, int, str]]:
     for piece in pieces:
         shown = visible(piece)[:columns]
         if column + len(shown) > columns:
-            row, column = row + 1, 0
+            row += 1
+            column = 0
         yield row, column, shown
         column += len(shown)
         if piece.endswith("\n"):
-            row, column = row + 1, 0
+            row += 1
+            column = 0
 
 
 def tile(
@@ -62,6 +64,7 @@ def tile(
     width: int | None = None,
     pitch: float = TILE,
     ink: str = INK,
+    edge: str = "white",
 ) -> None:
     """Draw one token on a coloured ground; (x, y) is its top left corner, in inches.
 
@@ -70,9 +73,11 @@ def tile(
     """
     from matplotlib.patches import Rectangle
 
-    height, width = ROW * pitch / TILE, width or len(shown)
-    page.add_patch(Rectangle((x, y), width * pitch, height * 0.88, fc=fill, ec="white", lw=0.8))
+    height = ROW * pitch / TILE
+    width = width or len(shown)
+    page.add_patch(Rectangle((x, y), width * pitch, height * 0.88, fc=fill, ec=edge, lw=0.8))
     x += (width - len(shown)) * pitch / 2
+    faint = MUTED if ink == INK else "#D3E7F4"
     for run in re.finditer("[·↵⇥␍]+|[^·↵⇥␍]+", shown):
         page.text(
             x + run.start() * pitch,
@@ -81,7 +86,7 @@ def tile(
             family=MONO,
             size=pitch * 72 / EM * 0.99,
             va="center_baseline",
-            color=ink if run.group()[0] not in "·↵⇥␍" else MUTED if ink == INK else "#D3E7F4",
+            color=faint if run.group()[0] in "·↵⇥␍" else ink,
         )
 
 
@@ -106,13 +111,15 @@ def wrap(
     `top` is a line's place in lines from the first, with a little more between paragraphs. If the
     text begins with `lead`, its words are "bold". After `lines` lines the rest becomes "…".
     """
-    text, lead = drawable(text.strip(), SERIF), drawable(lead.strip(), SERIF)
+    text = drawable(text.strip(), SERIF)
+    lead = drawable(lead.strip(), SERIF)
     bold = len(lead) if text.startswith(lead) else 0
     gap = _gap(size)
     rows: list[tuple[float, list[tuple[str, str]]]] = [(0.0, [])]
     left = 0.0
     for match in re.finditer(r"\n+|\S+", text):
-        word, weight = match.group(), "bold" if match.start() < bold else "normal"
+        word = match.group()
+        weight = "bold" if match.start() < bold else "normal"
         if "\n" in word:
             rows.append((rows[-1][0] + 1.4, []))
             left = 0.0

@@ -75,6 +75,20 @@ def pictures():
         "next_token": lambda: plots.next_token(PIECES, {"cool": np.full(6, 1 / 6)}),
         "parameters": lambda: plots.parameters({"embedding": 75, "layers": 25}),
         "rotary": lambda: plots.rotary(head_dim=32),
+        "rotary_distance": lambda: plots.rotary_distance(head_dim=32),
+        "attention_map": lambda: plots.attention_map(maps[0, 0], PIECES, title="One head"),
+        "bars": lambda: plots.bars({"a": [1.0, 2.0], "b": 3.0}, title="Bars", xlabel="x"),
+        "grid": lambda: plots.grid(np.eye(2), ["a", "b"], ["c", "d"], title="Grid"),
+        "histogram": lambda: plots.histogram({"a": [1, 2], "b": [3]}, title="H", xlabel="x"),
+        "lines": lambda: plots.lines({"a": [1, 2]}, title="Lines", xlabel="x", ylabel="y"),
+        "loss_curve, zoom": lambda: plots.loss_curve(history(), zoom=True),
+        "merges": lambda: plots.merges([("start", PIECES), ("O + n", PIECES)]),
+        "openings": lambda: plots.openings(STORIES),
+        "rounding": lambda: plots.rounding([0.1, 0.2], {"8 bits": [0.1, 0.1]}),
+        "slope": lambda: plots.slope([0, 1, 2], [3, 1, 2], 0.5, -2.0, after=0.7),
+        "surprise": lambda: plots.surprise({"upon": 0.9}),
+        "vectors": lambda: plots.vectors(np.eye(6), PIECES),
+        "word_grid": lambda: plots.word_grid([["a"]], [[0.5]], ["1"], ["b"], title="Table"),
         "schedule": lambda: plots.schedule({"ours": [0.001, 0.002], "other": [0.002, 0.001]}),
         "story_and_curve": lambda: plots.story_and_curve(" ".join(STORIES) * 40, history()),
         "story_lengths": lambda: plots.story_lengths({"training": STORIES, "validation": STORIES}),
@@ -96,7 +110,11 @@ def test_a_picture_is_a_png_and_leaves_nothing_behind(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = pictures()[name]()
-        png = figure._repr_png_()
+        content, metadata = figure._repr_mimebundle_()
+    png = content["image/png"]
+    assert len(figure.alt) > 20
+    assert metadata == {"image/png": {"alt": figure.alt}}
+    assert content["text/plain"] == f"[{figure.alt}]"
     assert dict(matplotlib.rcParams) == before
     assert isinstance(figure, matplotlib.figure.Figure)
     size = Image.open(BytesIO(png)).size
@@ -139,19 +157,59 @@ def test_a_run_that_went_astray_can_be_drawn():
     assert axes.get_ylim()[1] == pytest.approx(1.06 * 9)
 
 
-def test_story_lengths_shares_median_and_openings():
+def test_story_lengths_shares_and_median():
     figure = plots.story_lengths(STORIES)
-    left, right = figure.axes
-    assert sum(bar.get_height() for bar in left.patches) == pytest.approx(100)
-    assert "median 7 words" in written(figure)
-    assert [bar.get_width() for bar in right.patches] == pytest.approx([100 / 3, 200 / 3])
-    assert right.get_yticklabels()[-1].get_text() == "Once upon a …"
+    shares = figure.axes[0].patches[0].get_data().values
+    assert sum(shares) == pytest.approx(100)
+    assert "stories, median 7" in written(figure)
+
+
+def test_openings_are_shares_of_all():
+    figure = plots.openings(STORIES)
+    assert [bar.get_width() for bar in figure.axes[0].patches] == pytest.approx([200 / 3, 100 / 3])
+    assert figure.axes[0].get_yticklabels()[0].get_text() == "Once upon a …"
+
+
+def test_lines_take_heights_or_pairs():
+    curves = {"a": [1, 2], "b": ([5, 6], [7, 8])}
+    figure = plots.lines(curves, title="T", xlabel="x", ylabel="y", log_y=True)
+    first, second = figure.axes[0].lines
+    assert list(first.get_xdata()) == [0, 1]
+    assert list(second.get_xdata()) == [5, 6]
+    assert figure.axes[0].get_yscale() == "log"
+    assert "b goes from 7 to 8" in figure.alt
+
+
+def test_bars_of_several_seeds_have_a_dot_for_each():
+    figure = plots.bars({"a": [1.0, 3.0], "b": 5.0}, title="T")
+    axes = figure.axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [2, 5]
+    assert [list(line.get_xdata()) for line in axes.lines] == [[1, 3]]
+    assert {"2.00", "5.00"} <= set(written(figure))
+
+
+def test_merges_show_every_piece_of_every_step():
+    figure = plots.merges([("start", ["a", "b", "c"]), ("a + b", ["ab", "c"])])
+    assert len(figure.axes[0].patches) == 5
+    assert "3, 2" in figure.alt
+
+
+def test_zoom_leaves_the_first_tenth_out():
+    axes = plots.loss_curve(history(), baselines={"guessing": 8.3}, zoom=True).axes[0]
+    assert axes.get_ylim()[1] < 4
+    assert axes.get_xlim()[0] >= 4
+    assert not any("guessing" in text.get_text() for text in axes.texts)
+
+
+def test_rounding_counts_levels():
+    figure = plots.rounding([0.1, 0.2, 0.3], {"8 bits": [0.1, 0.1, 0.3]})
+    assert {"3 levels", "2 levels"} <= set(written(figure))
 
 
 def test_tokens_have_a_tile_each_and_are_counted():
     figure = plots.tokens({"ours": PIECES})
     assert len(figure.axes[0].patches) == len(PIECES)
-    assert {"ours", "Once", "upon", "·", "↵", "□", "6 tokens · 3.17 characters per token"} <= set(
+    assert {"ours", "Once", "upon", "·", "↵", "□", "6 tokens · 3.17 characters each"} <= set(
         written(figure)
     )
 
@@ -159,7 +217,7 @@ def test_tokens_have_a_tile_each_and_are_counted():
 def test_tokens_wrap_within_the_page():
     paper = plots.tokens({"ours": [" word"] * 100}).axes[0]
     assert max(tile.get_x() + tile.get_width() for tile in paper.patches) <= paper.get_xlim()[1]
-    assert len({tile.get_y() for tile in paper.patches}) == 7  # 16 words of 5 in a row of 84
+    assert len({tile.get_y() for tile in paper.patches}) == 9  # 12 words of 5 in a row of 60
 
 
 def test_batch_marks_the_borders_between_stories():
@@ -174,7 +232,7 @@ def test_heat_maps_hold_their_numbers():
     figure = plots.bigrams([[0.25, 0.75], [1.0, 0.0]], ["a", "b"], ["c", "d"])
     assert [text.get_text() for text in figure.axes[0].texts] == ["0.25", "0.75", "1.00", "0.00"]
     figure = plots.attention_steps([("Masked", [[0.5, -math.inf], [-1, 2]])], ["a", "b"])
-    assert [text.get_text() for text in figure.axes[0].texts] == ["0.50", "−∞", "−1.00", "2.00"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.5", "−∞", "−1.0", "2.0"]
 
 
 def test_confidence_is_darker_the_surer():
@@ -185,7 +243,7 @@ def test_confidence_is_darker_the_surer():
 
 
 def test_rotary_dot_products_lie_on_one_curve():
-    curve, *queries = plots.rotary(head_dim=32).axes[3].lines
+    curve, *queries = plots.rotary_distance(head_dim=32).axes[0].lines
     assert len(queries) == 3
     for query in queries:
         expected = np.interp(query.get_xdata(), curve.get_xdata(), curve.get_ydata())
@@ -276,9 +334,9 @@ def test_next_token_keeps_one_order():
     chances = {"cool": [0.1, 0.9, 0.0], "warm": [0.3, 0.5, 0.2]}
     figure = plots.next_token([" a", " b", " c"], chances, most=2)
     cool, warm = figure.axes
-    assert [bar.get_width() for bar in cool.patches] == pytest.approx([90, 10])
-    assert [bar.get_width() for bar in warm.patches] == pytest.approx([50, 30])
-    assert [label.get_text() for label in cool.get_yticklabels()] == ["·b", "·a"]
+    assert [bar.get_width() for bar in cool.patches] == pytest.approx([90, 10, 0])
+    assert [bar.get_width() for bar in warm.patches] == pytest.approx([50, 30, 20])
+    assert [label.get_text() for label in cool.get_yticklabels()] == ["·b", "·a", "all others"]
 
 
 def test_loss_by_position_starts_at_one():

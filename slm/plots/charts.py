@@ -1,0 +1,227 @@
+"""Plain charts of any numbers: lines, bars, a histogram, a grid of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from slm.plots.style import (
+    BLUE,
+    INK,
+    MUTED,
+    ORANGE,
+    PALETTE,
+    VERMILION,
+    WIDTH,
+    array,
+    blank,
+    describe,
+    heat_map,
+    picture,
+    tint,
+)
+from slm.plots.text import drawable, visible
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1)), (0, (1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+
+@picture
+def lines(
+    curves: Mapping[str, Any],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    log_x: bool = False,
+    log_y: bool = False,
+    markers: bool = False,
+    from_zero: bool = False,
+) -> Figure:
+    """Show named curves: each a list of heights, or a pair (places, heights).
+
+    Curves differ in colour and in dashes, or with `markers` in the shape of their points. An axis
+    may be logarithmic; with `from_zero` the heights begin at 0.
+    """
+    figure = blank(WIDTH, 3.6)
+    axes = figure.subplots()
+    for number, (name, curve) in enumerate(curves.items()):
+        places, heights = _points(curve)
+        looks = {"color": PALETTE[number % 6], "label": drawable(name)}
+        if markers:
+            looks |= {"marker": MARKERS[number % 6], "ms": 7}
+        axes.plot(places, heights, ls=DASHES[number % 6], **looks)
+    if len(curves) > 1:
+        axes.legend()
+    axes.set_title(title)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.margins(x=0.03)
+    if log_x:
+        axes.set_xscale("log")
+        _plain_ticks(axes.xaxis)
+    if log_y:
+        axes.set_yscale("log")
+        _plain_ticks(axes.yaxis)
+    if from_zero:
+        axes.set_ylim(bottom=0)
+    ends = [f"{name} goes from {first:.3g} to {last:.3g}" for name, first, last in _ends(curves)]
+    return describe(figure, f"Lines: {title}. {ylabel} against {xlabel}: {'; '.join(ends)}.")
+
+
+def _points(curve: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The places and heights of a curve; places are counted from 0 where none are given."""
+    if isinstance(curve, tuple) and len(curve) == 2:
+        return array(curve[0]), array(curve[1])
+    heights = array(curve)
+    return np.arange(len(heights)), heights
+
+
+def _ends(curves: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+    """For each curve that has points, its name and its first and last height."""
+    found = []
+    for name, curve in curves.items():
+        heights = _points(curve)[1]
+        if len(heights):
+            found.append((name, heights[0], heights[-1]))
+    return found
+
+
+def _plain_ticks(axis: Any) -> None:
+    """Write 0.01 and 10,000 on a logarithmic axis, not powers of ten, and only a few of them."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    wide = high / max(low, 1e-300) > 30
+    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=8))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+@picture
+def bars(
+    values: Mapping[str, Any],
+    *,
+    title: str,
+    xlabel: str = "",
+    number: str = ".2f",
+    highlight: str | None = None,
+) -> Figure:
+    """Show a number for each name as a bar, from the top down.
+
+    Where there are several numbers for a name, such as one for each seed, the bar ends at their
+    mean and each is a dot. The bar named `highlight` is darker.
+    """
+    groups = {name: np.atleast_1d(array(value)) for name, value in values.items()}
+    means = np.array([group.mean() for group in groups.values()])
+    names = [drawable(name) for name in groups]
+    colours = [BLUE if name in (highlight, None) else tint(BLUE, 0.45) for name in groups]
+    if highlight is None:
+        colours = [tint(BLUE, 0.7)] * len(groups)
+    figure = blank(WIDTH, 1.2 + 0.4 * len(groups))
+    axes = figure.subplots()
+    axes.barh(range(len(names)), means, 0.68, color=colours)
+    for row, group in enumerate(groups.values()):
+        if len(group) > 1:
+            axes.plot(group, [row] * len(group), "o", color=ORANGE, mec=INK, mew=0.8, ms=6)
+        end = max(group.max(), 0.0)
+        label = format(means[row], number)
+        axes.annotate(label, (end, row), (8, 0), textcoords="offset points", va="center")
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_title(title)
+    axes.set_xlabel(xlabel)
+    axes.set_xlim(min(0.0, 1.1 * means.min()), 1.15 * max(means.max(), 1e-9))
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    told = ", ".join(f"{name} {mean:{number}}" for name, mean in zip(groups, means, strict=True))
+    return describe(figure, f"Bars: {title}. {xlabel or 'Values'}: {told}.")
+
+
+@picture
+def histogram(
+    groups: Mapping[str, ArrayLike], *, title: str, xlabel: str, bins: int = 30
+) -> Figure:
+    """Show how some numbers are spread: for each named group, the share that falls into each bin.
+
+    The first group is filled, the others are outlines; a dashed line marks each group's median.
+    """
+    values = {name: array(group) for name, group in groups.items()}
+    every = np.concatenate(list(values.values()))
+    highest = np.percentile(every, 99.5, method="higher")
+    borders = np.linspace(min(0.0, every.min()), max(highest, 1.0), bins + 1)
+    figure = blank(WIDTH, 3.6)
+    axes = figure.subplots()
+    for place, (name, group) in enumerate(values.items()):
+        colour = (BLUE, VERMILION, INK)[place % 3]
+        shares = 100 * np.histogram(group, borders)[0] / max(1, len(group))
+        label = f"{drawable(name)}, median {np.median(group):,.0f}"
+        fill = tint(colour, 0.35) if place == 0 else "none"
+        axes.stairs(shares, borders, fill=place == 0, fc=fill, ec=colour, lw=1.8, label=label)
+        axes.axvline(np.median(group), color=colour, lw=1.4, ls=(0, (4, 3)))
+    axes.legend()
+    axes.set_title(title)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel("share, %")
+    axes.set_xlim(borders[0], borders[-1])
+    axes.grid(axis="x", visible=False)
+    told = [f"{name}: {len(g):,}, median {np.median(g):,.0f}" for name, g in values.items()]
+    return describe(figure, f"Histogram: {title}. {xlabel}. {'; '.join(told)}.")
+
+
+@picture
+def grid(
+    matrix: ArrayLike,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    title: str,
+    xlabel: str = "",
+    ylabel: str = "",
+    number: str = ".2f",
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """Show a table of numbers as cells, the larger the darker, each with its number in it."""
+    values = array(matrix)
+    figure = blank(max(4.5, 1.8 + 0.75 * len(columns)), 1.5 + 0.42 * len(rows))
+    axes = figure.subplots()
+    heat_map(axes, values, rows, columns, number=number, limits=limits, size=11)
+    axes.set_title(title)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    row, column = np.unravel_index(np.nanargmax(values), values.shape)
+    largest = f"{values[row, column]:{number}} at {rows[row]}, {columns[column]}"
+    return describe(figure, f"Grid: {title}. {ylabel} by {xlabel}; the largest is {largest}.")
+
+
+@picture
+def word_grid(
+    words: Sequence[Sequence[str]],
+    shares: ArrayLike,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    title: str,
+    xlabel: str = "",
+) -> Figure:
+    """Show a table of tokens, each cell the darker, the larger its share (0 to 1)."""
+    values = array(shares)
+    figure = blank(1.4 + 0.95 * len(columns), 1.5 + 0.42 * len(rows))
+    axes = figure.subplots()
+    shown = [visible(column) for column in columns]
+    heat_map(axes, values, rows, shown, limits=(0, 1), size=11)
+    for (row, column), share in np.ndenumerate(values):
+        ink = "white" if share > 0.6 else INK
+        word = visible(words[row][column])
+        axes.text(column, row, word, ha="center", va="center", size=10.5, color=ink)
+    axes.set_title(title)
+    axes.set_xlabel(xlabel, color=MUTED)
+    last = ", ".join(word.strip() for word in words[-1])
+    return describe(figure, f"Table of tokens: {title}. In the last row: {last}.")
