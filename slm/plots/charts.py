@@ -197,8 +197,9 @@ def grid(
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     row, column = np.unravel_index(np.nanargmax(values), values.shape)
+    size = f"{len(rows)} rows, {len(columns)} columns"
     largest = f"{values[row, column]:{number}} at {rows[row]}, {columns[column]}"
-    return describe(figure, f"Grid: {title}. {ylabel} by {xlabel}; the largest is {largest}.")
+    return describe(figure, f"Grid of numbers: {title}. {size}; the largest is {largest}.")
 
 
 @picture

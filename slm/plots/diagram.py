@@ -43,28 +43,28 @@ def architecture(config: Any) -> Figure:
     _layers(paper, config.n_layers)
     paper.plot([1.4, 8.2], [STREAM, STREAM], color=BLUE, lw=4, solid_capstyle="butt", zorder=2)
     for x in (1.78, 7.88):
-        paper.text(x, STREAM - 0.14, "(B, T, C)", ha="center", size=9, color=MUTED)
+        paper.text(x, STREAM - 0.14, "(B, T, C)", ha="center", size=11, color=MUTED)
 
-    paper.text(0.87, 1.12, "the text so far", ha="center", size=9, color=MUTED)
+    paper.text(0.87, 1.12, "the text so far", ha="center", size=11, color=MUTED)
     for index, word in enumerate(("Once", "·upon", "·a")):
         tile(paper, word, tint(PURPLE, 0.4), x=0.87 - 3.5 * TILE, y=1.24 + 0.28 * index, width=7)
     _arrow(paper, (0.87, 2.1), (0.87, STREAM - 0.38))
-    paper.text(0.97, 2.5, "(B, T)", va="center", size=9, color=MUTED)
+    paper.text(0.97, 2.5, "(B, T)", va="center", size=11, color=MUTED)
     _box(paper, 0.87, STREAM, 1.15, 0.72, PURPLE, "Embedding", [f"{vocabulary} × {width}"])
 
-    shared = f", {config.n_kv_heads} for keys and values" * (config.n_kv_heads != config.n_heads)
-    heads = f"{config.n_heads} heads of {config.d_model // config.n_heads}{shared}"
-    turned = "rotary positions, no looking ahead"
-    _branch(paper, 2.32, ORANGE, "Causal self-attention", [heads, turned])
+    heads = [f"{config.n_heads} heads of {config.d_model // config.n_heads}"]
+    if config.n_kv_heads != config.n_heads:
+        heads.append(f"{config.n_kv_heads} for keys and values")
+    _branch(paper, 2.32, ORANGE, "Causal attention", heads)
     widths = f"{width} → {config.d_ff:,} → {width}"
-    _branch(paper, 4.91, GREEN, "SwiGLU feed-forward", [widths, "each token on its own"])
+    _branch(paper, 4.91, GREEN, "Feed-forward", [widths])
 
     _box(paper, 8.6, STREAM, 0.84, 0.5, MUTED, "RMSNorm")
     _arrow(paper, (9.02, STREAM), (9.28, STREAM))
     _box(paper, 9.87, STREAM, 1.15, 0.72, PURPLE, "Logits", [f"{width} × {vocabulary}"])
     _arrow(paper, (9.87, STREAM - 0.36), (9.87, 2.2))
-    paper.text(9.77, 2.55, "(B, T, V)", va="center", ha="right", size=9, color=MUTED)
-    paper.text(9.97, 2.55, "softmax", va="center", size=9, color=MUTED)
+    paper.text(9.77, 2.55, "(B, T, V)", va="center", ha="right", size=11, color=MUTED)
+    paper.text(9.97, 2.55, "softmax", va="center", size=11, color=MUTED)
     _probabilities(paper)
 
     if config.tie_embeddings:
@@ -81,7 +81,7 @@ def architecture(config: Any) -> Figure:
             4.76,
             low,
             " one and the same matrix ",
-            size=9,
+            size=11,
             color=MUTED,
             ha="center",
             va="center",
@@ -92,7 +92,7 @@ def architecture(config: Any) -> Figure:
         4.75,
         f"B: texts in a batch     T: tokens, at most {config.context_length:,}     "
         f"C: {config.d_model:,} numbers for each token     V: {config.vocab_size:,} tokens known",
-        size=9,
+        size=11,
         color=MUTED,
     )
     told = f"tokens, embedding {vocabulary} by {width}, then {config.n_layers} layers"
@@ -118,8 +118,8 @@ def _layers(paper: Axes, count: int) -> None:
             )
         )
     times = "1 layer" if count == 1 else f"× {count} layers"
-    paper.text(7.19, 0.73, times, ha="right", weight="bold", size=11.5, color=INK)
-    paper.text(2.32, 3.66, "the residual stream: read, then added to", size=9, color=BLUE)
+    paper.text(7.19, 0.73, times, ha="right", weight="bold", size=13, color=INK)
+    paper.text(2.32, 3.66, "the residual stream: read, then added to", size=11, color=BLUE)
 
 
 def _branch(paper: Axes, x: float, colour: str, name: str, lines: Sequence[str]) -> None:
@@ -134,7 +134,7 @@ def _branch(paper: Axes, x: float, colour: str, name: str, lines: Sequence[str])
     _arrow(paper, (fork, 2.15), (fork, 1.92))
     _box(paper, x + 1.14, 1.42, 2.28, 0.98, colour, name, lines)
     _arrow(paper, (join, 1.92), (join, STREAM - 0.17))
-    paper.text(join - 0.08, 2.4, "(B, T, C)", size=9, color=MUTED, va="center", ha="right")
+    paper.text(join - 0.08, 2.4, "(B, T, C)", size=11, color=MUTED, va="center", ha="right")
     paper.add_patch(Circle((join, STREAM), 0.16, fc="white", ec=BLUE, lw=1.8, zorder=4))
     for dx, dy in ((0.08, 0), (0, 0.08)):
         paper.plot([join - dx, join + dx], [STREAM - dy, STREAM + dy], color=BLUE, lw=1.8, zorder=5)
@@ -166,12 +166,12 @@ def _box(
         )
     )
     rows = [name, *lines]
-    strong = {"size": 10, "weight": "bold"} if lines else {"size": 8.8}
+    strong = {"size": 12, "weight": "bold"} if lines else {"size": 10.5}
     for index, row in enumerate(rows):
-        looks = {"size": 8.8, "color": "#4B5563"} if index else strong
+        looks = {"size": 11, "color": "#4B5563"} if index else strong
         paper.text(
             x,
-            y + 0.23 * (index - (len(rows) - 1) / 2),
+            y + 0.25 * (index - (len(rows) - 1) / 2),
             row,
             ha="center",
             va="center",
@@ -188,7 +188,7 @@ def _probabilities(paper: Axes) -> None:
     """Draw a few next tokens with bars for their probabilities, as an example."""
     from matplotlib.patches import Rectangle
 
-    paper.text(9.62, 0.84, "the next token", ha="center", size=9, color=MUTED)
+    paper.text(9.62, 0.84, "the next token", ha="center", size=11, color=MUTED)
     for index, (word, chance) in enumerate(CHANCES):
         y = 0.96 + 0.28 * index
         tile(paper, word, tint(PURPLE, 0.4), x=8.87, y=y, width=6)

@@ -63,6 +63,7 @@ def next_token(
         axes.bar_label(drawn, marks, padding=3, size=10, color=MUTED)
         axes.set_title(drawable(name), loc="center", weight="normal", size=11.5)
         axes.set(xlabel="probability, %", xlim=(0, max(1, 1.45 * highest)))
+        axes.set_xticks([tick for tick in axes.get_xticks() if tick <= 100])
         axes.spines["left"].set_visible(False)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0, labelcolor=INK)

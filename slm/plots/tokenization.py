@@ -74,12 +74,13 @@ def merges(steps: Sequence[tuple[str, Sequence[str]]], *, title: str | None = No
     """Show a text after each merge: (what was joined, the pieces), one row for each step."""
     left = 1.6
     longest = max(sum(map(len, pieces)) for _, pieces in steps)
-    pitch = min(TILE, (WIDTH - left - EDGE) / max(1, longest))
-    paper = page(blank(WIDTH, 0.65 + 0.34 * len(steps), layout=None))
+    pitch = min(1.5 * TILE, (WIDTH - left - EDGE) / max(1, longest))
+    high = ROW * pitch / TILE + 0.06
+    paper = page(blank(WIDTH, 0.65 + high * len(steps), layout=None))
     paper.text(EDGE, 0.32, title or "Neighbours join, the commonest pair first", **HEADING)
     for row, (label, pieces) in enumerate(steps):
-        y = 0.55 + 0.34 * row
-        paper.text(EDGE, y + 0.1, label, va="center_baseline", size=11)
+        y = 0.55 + high * row
+        paper.text(EDGE, y + 0.4 * high, label, va="center_baseline", size=11)
         x = left
         for index, piece in enumerate(pieces):
             shown = visible(piece)
