@@ -94,12 +94,17 @@ def _ends(curves: Mapping[str, Any]) -> list[tuple[str, float, float]]:
 
 
 def _plain_ticks(axis: Any) -> None:
-    """Write 0.01 and 10,000 on a logarithmic axis, not powers of ten, and only a few of them."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    """Write 0.01 and 10,000 on a logarithmic axis, not powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    low, high = axis.get_view_interval()
-    wide = high / max(low, 1e-300) > 30
-    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=8))
+    low, high = axis.get_data_interval()
+    ratio = high / max(low, 1e-300)
+    if ratio < 5:
+        axis.set_major_locator(MaxNLocator(5))
+    elif ratio < 200:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
+    else:
+        axis.set_major_locator(LogLocator(numticks=9))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_formatter(NullFormatter())
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ SOLUTION = re.compile(r"<summary>Solution</summary>\s*```python\n(.*?)```", re.D
 def exercises_in_the_notebook():
     """For each exercise: its name, the name of the function, its solution and its empty cell."""
     found = []
-    for text, code in zip(CELLS, CELLS[1:], strict=False):
+    for text, code in pairwise(CELLS):
         solution = SOLUTION.search("".join(text["source"]))
         if solution:
             stub = "".join(code["source"])
