@@ -79,13 +79,15 @@ def _is_whole(path: Path, dtype: np.dtype) -> bool:
 def _encode(stories: Sequence[str], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
     """The array of `pack`, in parts."""
     yield np.array([tokenizer.eot_id], tokenizer.dtype)
+    # Left out where there is an output: an explicit False would overrule TQDM_DISABLE=1.
+    hidden = {} if can_print() else {"disable": True}
     stories = tqdm(
         stories,
         "Packing stories",
         leave=False,
         file=sys.stdout,
         delay=2,  # seconds: what is done sooner needs no bar
-        disable=not can_print(),
+        **hidden,
     )
     part = []
     for story in stories:

@@ -28,9 +28,11 @@ from slm.training.early_stopping import EarlyStopping
 from slm.training.optimizer import Optimizers, make_optimizers
 from slm.training.progress import ProgressBar, stop_after_step
 from slm.training.schedule import learning_rate_factor
-from slm.training.step import train_step
+from slm.training.step import DivergedError, make_scaler, train_step
+from slm.utils.files import expand_home
 from slm.utils.folder_marker import FINE_TUNED, claim_folder, folder_kind
 from slm.utils.printing import say
+from slm.utils.validation import split_settings
 
 PROMPTS = ("Once upon a time", "One day", "It was night and")
 
@@ -63,6 +65,7 @@ def finetune(
     holds something else than a fine-tuned model; OSError where nothing can be written there. If
     only the last save fails, this is said, and the model is in what comes back.
     """
+    (settings,) = split_settings(settings, FineTuneConfig)
     config = FineTuneConfig(**settings)
     model.check_tokenizer(tokenizer)
     if hasattr(model, "quantization"):
@@ -74,7 +77,7 @@ def finetune(
     ordinary = ordinary or load_stories(n=2_000)
     batches = ReplayBatches(own, ordinary.train, tokenizer, context_length, config)
     if folder is not None:
-        folder = Path(folder).expanduser()
+        folder = expand_home(folder)
         _claim(folder)  # now, not after hours of training
 
     tuned = copy.deepcopy(model)
@@ -162,13 +165,21 @@ def _train_epochs(
     rows = rows_at_once(device, config, model.config)
     parts = micro_batches(batches, rows)
     step_config = replace(config, batch_size=rows, grad_accumulation=config.batch_size // rows)
+    scaler = make_scaler(config, device)
     torch.manual_seed(config.seed)  # dropout draws from the global state
     model.train()
     text = ""
     with stop_after_step() as stop, ProgressBar() as bar:
         for step in range(1, config.steps + 1):
             factor = learning_rate_factor((step - 0.5) / config.steps, config)
-            train_step(model, parts, optimizers, step_config, config.learning_rate * factor)
+            learning_rate = config.learning_rate * factor
+            try:
+                train_step(model, parts, optimizers, step_config, learning_rate, scaler)
+            except DivergedError as error:
+                if early_stopping.best_epoch == 0:
+                    raise
+                bar.write(f"{error} {_best_epoch(early_stopping).capitalize()} is kept.")
+                break
             bar.show(step / config.steps, text)
             if callback:
                 callback(step / config.steps, early_stopping.scores)

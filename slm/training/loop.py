@@ -8,12 +8,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.amp import GradScaler
 
 from slm.batches import Batches, pack
 from slm.hardware.device import pick_device
 from slm.hardware.memory import explain_out_of_memory, keep_freed_memory, rows_at_once
-from slm.hardware.precision import pick_precision
 from slm.hardware.processes import ProcessGroup
 from slm.hardware.threads import AdaptiveThreads
 from slm.model.transformer import Transformer
@@ -33,8 +31,9 @@ from slm.training.run_folder import (
     open_run,
     run_settings,
 )
-from slm.training.step import train_step
+from slm.training.step import make_scaler, train_step
 from slm.training.validation import Validation, warn_if_worse_than_guessing
+from slm.utils.files import expand_home
 from slm.utils.printing import say
 
 
@@ -65,7 +64,7 @@ def train(
     tokenizer = as_tokenizer(tokenizer)
     model_config, config = configure_for(tokenizer, preset, settings)
     run_config = run_settings(model_config, config, tokenizer, stories)
-    path = Path(folder or default_folder(preset, run_config)).expanduser()
+    path = expand_home(folder or default_folder(preset, run_config))
     run_folder = RunFolder(path, run_config)
     processes = ProcessGroup.join()
     device = pick_device(config.device)
@@ -88,12 +87,11 @@ def train(
             bos_id=tokenizer.bos_id,
             rows_in_step=config.batch_size,
         )
-        uses_float16 = pick_precision(config.precision, device) == torch.float16
         state = TrainingState(
             model=model,
             optimizers=make_optimizers(model, config),
             batches=batches,
-            scaler=GradScaler(device, enabled=uses_float16),
+            scaler=make_scaler(config, device),
             history=History(),
         )
         if config.teachers:

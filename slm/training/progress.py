@@ -28,19 +28,21 @@ class ProgressBar:
 
     def __enter__(self) -> "ProgressBar":
         try:
-            self._bar = self._make_bar(disable=not self._visible)
+            self._bar = self._make_bar(self._visible)
         except (OSError, ValueError):  # the output is closed, or full
-            self._bar = self._make_bar(disable=True)
+            self._bar = self._make_bar(visible=False)
         return self
 
-    def _make_bar(self, disable: bool) -> tqdm:
+    def _make_bar(self, visible: bool) -> tqdm:
+        # Left out where the bar is visible: an explicit False would overrule TQDM_DISABLE=1.
+        hidden = {} if visible else {"disable": True}
         return tqdm(
             total=1.0,
             initial=self._progress,
-            disable=disable,
             file=sys.stdout,
             mininterval=1.0,  # seconds between two drawings
             bar_format=BAR,
+            **hidden,
         )
 
     def __exit__(self, *_: object) -> None:

@@ -20,12 +20,9 @@ from torch import Tensor
 from slm.checkpoint.weights import LARGEST_WEIGHT
 from slm.model.transformer import Transformer
 from slm.training.history import Step, StepEvaluation
-from slm.training.optimizer import Muon, Optimizers
+from slm.training.optimizer import Optimizers, state_names
 from slm.utils.files import write
 
-# For each weight, these tensors: of its own shape, but for AdamW's count of steps.
-MUON_STATE = {"momentum_buffer"}
-ADAMW_STATE = {"step", "exp_avg", "exp_avg_sq"}
 DTYPES = {"F32": torch.float32, "U8": torch.uint8}  # safetensors' names
 LARGEST_COUNT = 2**53  # beyond, counts are not exact in JSON
 
@@ -34,9 +31,10 @@ def save_state(path: Path, model: Transformer, optimizers: Optimizers, facts: di
     """Save all that resuming a run needs; `facts` must fit JSON."""
     tensors = {f"model/{name}": weight for name, weight in model.state_dict().items()}
     for number, optimizer in enumerate(optimizers):
+        names = state_names(optimizer)
         for weight, state in optimizer.state_dict()["state"].items():
-            for name, value in state.items():
-                tensors[f"optimizer/{number}/{weight}/{name}"] = value
+            for name in sorted(names & state.keys()):
+                tensors[f"optimizer/{number}/{weight}/{name}"] = state[name]
     tensors["random/cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random/cuda"] = torch.cuda.get_rng_state()
@@ -143,7 +141,7 @@ def _expected_tensors(model: Transformer, optimizers: Optimizers) -> dict[str, t
         expected[f"model/{name}"] = (tuple(weight.shape), torch.float32)
     for number, optimizer in enumerate(optimizers):
         for index, weight in enumerate(_weights(optimizer)):
-            for name in _state_names(optimizer):
+            for name in state_names(optimizer):
                 shape = () if name == "step" else tuple(weight.shape)
                 expected[f"optimizer/{number}/{index}/{name}"] = (shape, torch.float32)
     return expected
@@ -152,7 +150,7 @@ def _expected_tensors(model: Transformer, optimizers: Optimizers) -> dict[str, t
 def _check_optimizer_is_whole(found: set[str], number: int, optimizer: object) -> None:
     """A weight has all of its optimizer's tensors, or, where no step counted yet, none of them."""
     for index in range(len(_weights(optimizer))):
-        names = _state_names(optimizer)
+        names = state_names(optimizer)
         there = {name for name in names if f"optimizer/{number}/{index}/{name}" in found}
         if there and there != names:
             raise ValueError(f"it has only a part of optimizer/{number}/{index}")
@@ -160,10 +158,6 @@ def _check_optimizer_is_whole(found: set[str], number: int, optimizer: object) -
 
 def _weights(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [weight for group in optimizer.param_groups for weight in group["params"]]
-
-
-def _state_names(optimizer: torch.optim.Optimizer) -> set[str]:
-    return MUON_STATE if isinstance(optimizer, Muon) else ADAMW_STATE
 
 
 def _check_numbers(tensors: dict[str, Tensor]) -> None:

@@ -87,7 +87,7 @@ class Runs:
             words = str(error)
             is_clean = "\n" not in words and len(words) < 600 and "fresh=True" in words
             return CLEAN if is_clean else f"unclear: {words[:200]}"
-        loss, _ = train_step(model, batches, optimizers, self.config, 0.01)
+        loss, _ = train_step(model, batches, optimizers, self.config, 0.01, scaler)
         return ACCEPTED if math.isfinite(loss) else f"a loss of {loss}"
 
 

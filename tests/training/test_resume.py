@@ -66,6 +66,14 @@ def test_a_restored_run_goes_on_exactly_as_the_original(optimizer, tmp_path):
             assert torch.equal(weight, again.state_dict()[name]), name
 
 
+def test_an_optimizer_whose_state_is_unknown_is_refused(tmp_path):
+    model, _ = fresh()
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)]
+    with pytest.raises(TypeError, match=r"SGD cannot be saved.*STATE_NAMES"):
+        save_state(tmp_path / "state", model, optimizers, FACTS)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_state_whose_writing_fails_leaves_the_last_one(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk is full")
