@@ -3,7 +3,7 @@
     python -m tests.robustness.fuzz_runs --cases 5000
 
 A damaged state must be refused in a clean sentence, or, where it is still a whole state, be resumed
-and train on; a damaged cache must be made anew. In bounded memory and time. The table at the end
+and train on; a damaged cache must be rebuilt. In bounded memory and time. The table at the end
 counts both, and anything else, of which there must be none. A short form runs with the tests."""
 
 import argparse
@@ -176,7 +176,7 @@ class TokenCaches:
             return "other tokens"
         if content == self.content:
             return ACCEPTED
-        return CLEAN if "made anew" in said.getvalue() else "nothing was said"
+        return CLEAN if "rebuilding" in said.getvalue() else "nothing was said"
 
 
 def fuzz(cases: int, root: Path) -> tuple[dict[str, Counter], list[str]]:
