@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from slm.utils.validation import check, check_choice, split_settings
+from slm.utils.settings_checks import check, check_choice, split_settings
 
 BUDGETS = ("steps", "tokens", "minutes", "schedule")
 Preset = Literal["tiny", "small", "full"]

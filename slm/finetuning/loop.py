@@ -11,6 +11,7 @@ from torch import nn
 
 from slm.checkpoint.saving import save_model
 from slm.evaluation import Evaluation, evaluate
+from slm.finetuning.early_stopping import EarlyStopping
 from slm.finetuning.lora import add_lora
 from slm.finetuning.own_stories import own_stories
 from slm.finetuning.replay import ReplayBatches, micro_batches
@@ -24,7 +25,6 @@ from slm.stories.cleaning import Stories
 from slm.stories.loading import load_stories
 from slm.stories.opening import commonest_opening
 from slm.tokenizer.byte_pair import Tokenizer
-from slm.training.early_stopping import EarlyStopping
 from slm.training.optimizer import Optimizers, make_optimizers
 from slm.training.progress import ProgressBar, stop_after_step
 from slm.training.schedule import learning_rate_factor
@@ -32,7 +32,7 @@ from slm.training.step import DivergedError, make_scaler, train_step
 from slm.utils.files import expand_home
 from slm.utils.folder_marker import FINE_TUNED, claim_folder, folder_kind
 from slm.utils.printing import say
-from slm.utils.validation import split_settings
+from slm.utils.settings_checks import split_settings
 
 PROMPTS = ("Once upon a time", "One day", "It was night and")
 
@@ -189,9 +189,8 @@ def _train_epochs(
                 epoch = len(early_stopping.scores)
                 text = f"epoch {epoch}: {score:.2f} nats per token held out"
             if early_stopping.should_stop:
-                bar.write(
-                    f"Enough: {_best_epoch(early_stopping)} did best on the held-out stories."
-                )
+                best = _best_epoch(early_stopping)
+                bar.write(f"Early stopping: {best} did best on the held-out stories.")
                 break
             if stop.requested:
                 bar.write(f"Stopped after step {step:,}: {_best_epoch(early_stopping)} is kept.")

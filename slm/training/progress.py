@@ -9,10 +9,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from slm.training.run_folder import TrainingState
+from slm.training.state import TrainingState
 from slm.utils.printing import printable
 
 BAR = "{percentage:3.0f}%|{bar:24}| {elapsed} gone, {remaining} left{postfix}"
@@ -69,8 +70,13 @@ class ProgressBar:
             self._bar.write(printable(text), file=sys.stdout)
 
 
+@dataclass
 class StopRequest:
-    """Whether training was asked to stop after the step it is in."""
+    """Whether training was asked to stop after the step it is in.
+
+    Not a threading.Event: it takes a lock, and a second signal that comes while the first one holds
+    the lock would wait for ever.
+    """
 
     requested: bool = False
 

@@ -59,7 +59,7 @@ def test_the_best_epoch_is_kept_and_it_stops_when_nothing_gets_better(tune, caps
     assert done.epochs[0] > best < done.epochs[-1]  # it got better, then worse
     assert len(done.epochs) == done.epochs.index(best) + 1 + 3 < 30
     assert done.after["yours"].nats_per_token == pytest.approx(best, rel=1e-5)
-    said = f"Enough: epoch {done.epochs.index(best) + 1} did best on the held-out stories."
+    said = f"Early stopping: epoch {done.epochs.index(best) + 1} did best on the held-out stories."
     assert said in capsys.readouterr().out
 
 

@@ -34,7 +34,10 @@ from slm.training import train
 from slm.training.budget import Budget
 from slm.training.history import History
 from slm.training.optimizer import make_optimizers
-from slm.training.run_folder import RunFolder, TrainingState, run_settings
+from slm.training.resume import resume
+from slm.training.run_folder import RunFolder
+from slm.training.run_settings import run_settings
+from slm.training.state import TrainingState
 from slm.training.step import train_step
 
 SECONDS = 10  # for one file: a whole one takes a hundredth of it
@@ -82,7 +85,7 @@ class Runs:
         scaler = GradScaler("cpu", enabled=False)
         state = TrainingState(model, optimizers, batches, scaler, History())
         try:
-            run_folder.resume(state, Budget.of(self.config, 16))
+            resume(run_folder, state, Budget.of(self.config, 16))
         except ValueError as error:
             words = str(error)
             is_clean = "\n" not in words and len(words) < 600 and "fresh=True" in words
