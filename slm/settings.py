@@ -189,9 +189,6 @@ class ServerLimits:
         check(self, "read_seconds", "idle_seconds")
 
 
-Limits = ServerLimits  # its earlier name
-
-
 # One dial: each preset is a budget and what fits it. Any field may be given directly instead.
 PRESETS = {
     # A first story, on two cores: the configurations' own defaults.

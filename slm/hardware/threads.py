@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+import psutil
 import torch
 
 SECONDS_BETWEEN_CHECKS = 2.0
@@ -29,24 +30,19 @@ class FreeCores:
         self._time = time.monotonic()
 
     def __call__(self) -> float | None:
-        """The mean number of free cores since the last call, or None where it cannot be known:
-        psutil, which comes with Jupyter, tells how long each core idled."""
+        """The mean number of free cores since the last call; None if no time has passed."""
         idle_before, own_before, time_before = self._idle, self._own, self._time
         self._sample()
         elapsed = self._time - time_before
-        if self._idle is None or idle_before is None or elapsed <= 0:
+        if elapsed <= 0:
             return None
         own_cores = (self._own - own_before) / elapsed
         idle_cores = (self._idle - idle_before) / elapsed
         return own_cores + idle_cores
 
 
-def _idle_seconds() -> float | None:
+def _idle_seconds() -> float:
     """How long the cores that this process may use have idled since the machine started."""
-    try:
-        import psutil
-    except ImportError:
-        return None
     cores = psutil.cpu_times(percpu=True)
     usable = range(len(cores))
     with suppress(AttributeError):  # not on macOS, and not on Windows: all cores
