@@ -49,28 +49,35 @@ def finetune(
     callback: Callback | None = None,
     **settings,
 ) -> FineTuned:
-    """Fine-tune a model on your own stories: a file or a folder of them, or a list of texts, of any
-    length; or "lighthouse", the tales that come with the package. The model that is given stays as
-    it is; the one that comes back is saved in `folder`, where one is named.
+    """Fine-tune a copy of a model on your own stories, and save it in `folder`, if one is named.
 
-    Some of your stories are held out: after each epoch they are scored, and the best epoch's
-    weights are kept. Against forgetting, a share of each batch comes from `ordinary` stories
-    (default: `slm.load_stories(n=2000)`). After every step `callback` is given the progress, from 0
-    to 1, and the scores of the epochs so far, in nats per token. `settings` are fields of
-    `FineTuneConfig`. With `lora_rank` all weights stay as they are, and small matrices beside them
-    learn (LoRA, Hu et al. 2021, arXiv:2106.09685), by the library peft; `folder / "adapter"` then
-    has what peft loads.
+    `stories` is a file or a folder of them, or a list of texts, of any length; or "lighthouse", the
+    tales that come with the package. `settings` are fields of `FineTuneConfig`. After every step
+    `callback` is called with the progress, from 0 to 1, and the scores of the epochs so far, in
+    nats per token.
 
-    Raises ValueError for settings that make no sense, for too few stories, and for a `folder` that
-    holds something else than a fine-tuned model; OSError where nothing can be written there. If
-    only the last save fails, this is said, and the model is in what comes back.
+    Some of your stories are held out: the model is scored on them after each epoch, and the weights
+    of the best epoch are kept, also when the run is stopped or its loss becomes NaN later on.
+    Against forgetting, a share of each batch comes from `ordinary` stories (default:
+    `slm.load_stories(n=2000)`).
+
+    With `lora_rank` the model's weights are frozen, and the library peft trains small matrices
+    beside them (LoRA, Hu et al. 2021, arXiv:2106.09685). peft can load these from
+    `folder / "adapter"`.
+
+    Raises ValueError for settings that make no sense, for too few stories, for a `folder` that
+    holds something else than a fine-tuned model, and for a loss that becomes NaN before any epoch
+    was better than the model at the start; OSError where nothing can be written in `folder`. If
+    only the last save fails, a message says so, and the model is still returned.
     """
     (settings,) = split_settings(settings, FineTuneConfig)
     config = FineTuneConfig(**settings)
     model.check_tokenizer(tokenizer)
     if hasattr(model, "quantization"):
-        mend = "fine-tune the one it was made from, and quantize the result"
-        raise ValueError(f"A quantized model cannot be fine-tuned: {mend}.")
+        raise ValueError(
+            "A quantized model cannot be fine-tuned: fine-tune the one it was made from, and "
+            "quantize the result."
+        )
     context_length = model.config.context_length
     max_tokens = context_length - 1  # the last one is the end of text
     own, held_out = own_stories(stories, tokenizer, max_tokens, config.held_out, config.seed)

@@ -110,6 +110,7 @@ def make_optimizers(model: Transformer, config: TrainConfig) -> Optimizers:
 
 def _adamw(weights: list[Tensor], scale: float, weight_decay: float) -> torch.optim.AdamW:
     group = {"params": weights, "scale": scale}
+    # betas and eps as in the Muon speed runs, https://github.com/KellerJordan/modded-nanogpt
     return torch.optim.AdamW(
         [group], betas=(0.8, 0.95), eps=1e-10, weight_decay=weight_decay, fused=True
     )

@@ -5,6 +5,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -50,13 +51,17 @@ def train_step(
     device = weights[0].device.type
     dtype = pick_precision(config.precision, device)
 
-    loss = 0.0
-    for _ in range(config.grad_accumulation):
+    micro_losses = []
+    for number in range(1, config.grad_accumulation + 1):
         inputs, targets = next(batches)
-        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
-            micro_loss = cross_entropy(model, inputs.to(device), targets.to(device))
-        scaler.scale(micro_loss / config.grad_accumulation).backward()
-        loss += micro_loss.item() / config.grad_accumulation
+        is_last = number == config.grad_accumulation
+        with gradient_sync(model, is_last):
+            with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+                micro_loss = cross_entropy(model, inputs.to(device), targets.to(device))
+            scaler.scale(micro_loss / config.grad_accumulation).backward()
+        micro_losses.append(micro_loss.detach())
+    # Only now: to read a number off a GPU waits until it is computed.
+    loss = sum(micro_loss.item() / config.grad_accumulation for micro_loss in micro_losses)
     if not math.isfinite(loss):
         raise DivergedError(f"The loss became {loss}: train with a lower learning_rate.")
 
@@ -71,6 +76,17 @@ def train_step(
         optimizer.zero_grad()
     scaler.update()
     return loss, grad_norm
+
+
+def gradient_sync(model: nn.Module, is_last: bool) -> AbstractContextManager:
+    """Let several processes average their gradients in a step's last micro-batch only.
+
+    DistributedDataParallel does so in every backward pass, unless `no_sync` tells it not to. The
+    gradients of the micro-batches add up in each process, so that once a step is enough.
+    """
+    if is_last or not hasattr(model, "no_sync"):
+        return nullcontext()
+    return model.no_sync()
 
 
 def cross_entropy(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
