@@ -33,16 +33,16 @@ def pack(stories: Sequence[str], tokenizer: Tokenizer, in_memory: int = 2**29) -
     """All stories as one array of token ids, in 16 bits each where the vocabulary allows, else 32.
 
     The array is cached on disk, under a name made of all that determines it, with its digest. If it
-    has more than `in_memory` bytes, it is a read-only memory map. A cache that is damaged is made
-    anew, and one that cannot be written is done without; either is said. Raises ValueError if there
-    is no story.
+    has more than `in_memory` bytes, it is a read-only memory map. A damaged cache is rebuilt, and
+    where none can be written caching is skipped, each with a message. Raises ValueError if there is
+    no story.
     """
     if not stories:
         raise ValueError("There are no stories to pack: give at least one.")
     try:
         path = cache_folder() / "tokens" / f"{tokenizer.digest}-{digest(stories)}.bin"
         if path.exists() and not _is_whole(path, tokenizer.dtype):
-            say(f"The cached tokens in {path} are damaged or of an earlier version: made anew.")
+            say(f"The cached tokens in {path} are damaged or of an earlier version: rebuilding.")
             path.unlink()
         if not path.exists():
             write(path, _with_digest(_encode(stories, tokenizer)))
@@ -79,13 +79,15 @@ def _is_whole(path: Path, dtype: np.dtype) -> bool:
 def _encode(stories: Sequence[str], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
     """The array of `pack`, in parts."""
     yield np.array([tokenizer.eot_id], tokenizer.dtype)
+    # Left out where there is an output: an explicit False would overrule TQDM_DISABLE=1.
+    hidden = {} if can_print() else {"disable": True}
     stories = tqdm(
         stories,
         "Packing stories",
         leave=False,
         file=sys.stdout,
         delay=2,  # seconds: what is done sooner needs no bar
-        disable=not can_print(),
+        **hidden,
     )
     part = []
     for story in stories:
@@ -103,13 +105,15 @@ class Batches(Iterator):
     A row begins where a story begins, so that no context is missing. More stories follow until the
     row is full, and the last one is cut off. If that one is longer than the context, the same row
     of the next batch begins where it was cut, so that all of it is read; a shorter one is read
-    whole in another epoch. Each epoch shuffles the stories anew.
+    whole in another epoch. Each epoch shuffles the stories again.
+
+    Each story begins with `bos_id` and ends with the end of text. Where these are one token, as by
+    default, it stands only once between two stories.
 
     `state` counts the stories that were taken, and `unfinished` has those to go on with: set both
-    to resume. A row has `bos_id` before its first story, by default the end of text. Of
-    `world_size` processes each draws all rows and takes its share, `rows[rank::world_size]`.
-    A step that is drawn in several batches names all its rows by `rows_in_step`, and has the same
-    rows as if it were drawn in one.
+    to resume. Of `world_size` processes each draws all rows and takes its share,
+    `rows[rank::world_size]`. A step that is drawn in several batches names all its rows by
+    `rows_in_step`, and has the same rows as if it were drawn in one.
     """
 
     def __init__(
@@ -134,7 +138,9 @@ class Batches(Iterator):
         self.world_size = world_size
         self.rows_in_step = rows_in_step or batch_size
         self.state = 0
-        self._bos = tokens[:1] if bos_id is None else np.array([bos_id], tokens.dtype)
+        end_of_text = tokens[:1]
+        self._bos = end_of_text if bos_id is None else np.array([bos_id], tokens.dtype)
+        self._bos_is_end_of_text = np.array_equal(self._bos, end_of_text)
         self._boundaries = story_boundaries(tokens)
         self._epoch = -1
         self._order = np.empty(0, np.int64)
@@ -165,12 +171,13 @@ class Batches(Iterator):
 
     def _row(self) -> np.ndarray:
         """The next row of T + 1 ids: the last one is only a target."""
-        number, ids = -1, self._bos
+        parts = []
         if self._rows_drawn in self._unfinished:
             number, read = self._unfinished.pop(self._rows_drawn)
-            ids = self._story(number)[read - 1 :]  # the last target is the first input now
-        parts = [ids]
-        length = len(ids)
+            parts.append(self._story(number)[read - 1 :])  # the last target is the first input now
+        elif self._bos_is_end_of_text:
+            parts.append(self._bos)
+        length = sum(len(part) for part in parts)
         while length <= self.context_length:
             number = self._next_story()
             ids = self._story(number)
@@ -201,10 +208,14 @@ class Batches(Iterator):
         return int(self._order[place])
 
     def _story(self, number: int) -> np.ndarray:
-        """The ids of a story, with the end of text after it."""
+        """The ids of a story with the end of text after it, and `bos_id` before it if that differs.
+
+        Where both are one token, the end of the story before is this one's beginning.
+        """
         start = self._boundaries[number] + 1
         end = self._boundaries[number + 1] + 1
-        return self.tokens[start:end]
+        ids = self.tokens[start:end]
+        return ids if self._bos_is_end_of_text else np.concatenate([self._bos, ids])
 
 
 def story_boundaries(tokens: np.ndarray) -> np.ndarray:

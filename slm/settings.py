@@ -1,14 +1,14 @@
 """Every setting there is: of the model, training, sampling, fine-tuning and the server.
 
-Settings are small frozen dataclasses; a wrong value is refused in a sentence that
-names the field. The command line makes an option of each field, with the comment beside it as
-its line of help."""
+Settings are small frozen dataclasses; a wrong value is refused in a sentence that names the field.
+The command line makes an option of each field, with the comment beside it as its line of help.
+"""
 
 import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from slm.utils.validation import check, check_choice, split_settings
+from slm.utils.settings_checks import check, check_choice, split_settings
 
 BUDGETS = ("steps", "tokens", "minutes", "schedule")
 Preset = Literal["tiny", "small", "full"]
@@ -19,11 +19,14 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The size and shape of a transformer; ValueError, with the mend, where it cannot be built."""
+    """The size and shape of a transformer.
 
-    vocab_size: int = 4096  # V: how many different tokens
-    context_length: int = 256  # T: how many tokens the model looks back on
-    n_layers: int = 4  # how many blocks stand on each other
+    Raises ValueError, with a suggested fix, for a transformer that cannot be built.
+    """
+
+    vocab_size: int = 4096  # V: number of different tokens
+    context_length: int = 256  # T: the most tokens that the model reads at once
+    n_layers: int = 4  # number of blocks
     n_heads: int = 2  # H: attention heads in a block
     n_kv_heads: int | None = None  # G: heads of keys and values, shared by H / G queries; None: H
     d_model: int = 128  # C: numbers per token in the residual stream
@@ -33,7 +36,9 @@ class ModelConfig:
     tie_embeddings: bool = True  # one table both reads tokens in and scores them
     dropout: float = 0.0  # share of each block's output dropped while training
 
-    rope_scaling = None  # no setting: only models of others have it (slm/model/rope_scaling.py)
+    # Not a setting: only third-party models have it (slm/model/rope_scaling.py). As a field it
+    # would be among the settings by which a run is known, and runs saved before would be lost.
+    rope_scaling = None
 
     def __post_init__(self):
         if self.n_kv_heads is None:
@@ -60,8 +65,10 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train, and for how long, by exactly one of steps, tokens, minutes and schedule. Raises
-    ValueError, naming the field, for values that make no sense."""
+    """How to train, and for how long: by exactly one of steps, tokens, minutes and schedule.
+
+    Raises ValueError, naming the field, for values that make no sense.
+    """
 
     steps: int | None = None  # budget in updates of the weights
     tokens: int | None = None  # budget in tokens read
@@ -78,11 +85,11 @@ class TrainConfig:
     precision: Precision = "auto"  # of the matrix products; auto: the fastest the hardware has
     device: Device = "auto"  # auto: the first of the others that there is
     compile: bool | Literal["auto"] = "auto"  # torch.compile; auto: only on a GPU
-    evaluations: int = 10  # how often, evenly over the run, it is measured, sampled and kept
-    evaluation_stories: int = 100  # validation stories measured each time
+    evaluations: int = 10  # number of evaluations, evenly over the run; each saves it
+    evaluation_stories: int = 100  # validation stories scored each time
     seed: int = 0  # of the weights, the order of the stories and dropout
-    teachers: str | None = None  # trained models to learn from too, "one" or "one,another"
-    distillation: float = 0.5  # share of the loss that is about what the teachers expect
+    teachers: str | None = None  # trained models to learn from (teachers), "one" or "one,another"
+    distillation: float = 0.5  # share of the loss that compares with the teachers' predictions
 
     def __post_init__(self):
         given = [name for name in BUDGETS if getattr(self, name) is not None]
@@ -120,11 +127,10 @@ def _learning_rates(schedule: object) -> tuple[float, ...]:
 class SamplingConfig:
     """How the next token is chosen.
 
-    Raises:
-        ValueError: for a value that makes no sense; it names the field.
+    Raises ValueError, naming the field, for values that make no sense.
     """
 
-    max_new_tokens: int = 400  # the story is cut off after so many
+    max_new_tokens: int = 400  # the story is cut off after this many tokens
     temperature: float = 0.8  # below 1 plays safe, above 1 takes risks; 0: always the likeliest
     top_k: int | None = None  # keep the k likeliest tokens
     top_p: float | None = None  # keep the fewest likeliest tokens that reach this probability
@@ -144,15 +150,14 @@ class SamplingConfig:
 class FineTuneConfig:
     """How to fine-tune.
 
-    Raises:
-        ValueError: for a value that makes no sense; it names the field.
+    Raises ValueError, naming the field, for values that make no sense.
     """
 
     epochs: int = 20  # how often your stories are read, at most
     patience: int = 3  # epochs without a better score on those held out, after which it stops
     learning_rate: float = 0.001  # the highest, reached after the warm-up
     replay: float = 0.25  # share of each batch from ordinary stories, against forgetting
-    held_out: float = 0.1  # share of your stories that it is measured by
+    held_out: float = 0.1  # share of your stories that are held out to score it
     batch_size: int = 8  # rows of context_length tokens
     lora_rank: int | None = None  # of the two narrow matrices beside each; None: train all weights
     device: Device = "auto"  # auto: the first of the others that there is
@@ -189,9 +194,6 @@ class ServerLimits:
         check(self, "read_seconds", "idle_seconds")
 
 
-Limits = ServerLimits  # its earlier name
-
-
 # One dial: each preset is a budget and what fits it. Any field may be given directly instead.
 PRESETS = {
     # A first story, on two cores: the configurations' own defaults.
@@ -218,8 +220,10 @@ PRESETS = {
 
 
 def configure(preset: str = "tiny", **settings) -> tuple[ModelConfig, TrainConfig]:
-    """A preset's configurations, with any of their fields given directly instead. Raises ValueError
-    for an unknown preset, an unknown setting or a value that makes no sense."""
+    """A preset's configurations, with any of their fields given directly instead.
+
+    Raises ValueError for an unknown preset, an unknown setting or a value that makes no sense.
+    """
     check_choice("preset", preset, *PRESETS)
     values = dict(PRESETS[preset])
     if any(settings.get(name) is not None for name in BUDGETS):  # in place of the preset's

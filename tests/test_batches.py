@@ -377,13 +377,49 @@ def test_a_story_that_cannot_go_on_is_refused(record):
 
 
 def test_stories_begin_with_the_token_that_a_tokenizer_has_for_it():
-    packed, stories = toy(3, 5, 9)
-    batches = Batches(packed, batch_size=6, context_length=8, bos_id=777)
-    plain = Batches(packed, batch_size=6, context_length=8)
-    for row, other in zip(rows(batches, 10), rows(plain, 10), strict=True):
-        begins = other[0] == 0 and other[1] in [story[0] for story in stories]
-        assert row[1:] == other[1:]
-        assert row[0] == (777 if begins else other[0])
+    packed, stories = toy(3, 5, 1)
+    for row in rows(Batches(packed, batch_size=6, context_length=12, bos_id=777), 10):
+        assert row[0] == 777
+        *whole, last = "".join(f"{i} " for i in row[1:]).split("777 ")  # the last one is cut off
+        assert whole
+        assert all(text in {"".join(f"{i} " for i in [*s, 0]) for s in stories} for text in whole)
+        assert any("".join(f"{i} " for i in [*s, 0]).startswith(last) for s in stories)
+
+
+def test_where_the_first_token_is_the_end_of_text_it_stands_once_between_two_stories():
+    packed, _ = toy(3, 5, 9)
+    named = Batches(packed, batch_size=6, context_length=8, bos_id=0)
+    assert rows(named, 10) == rows(Batches(packed, batch_size=6, context_length=8), 10)
+
+
+@pytest.mark.parametrize("context_length", [1, 2, 3, 4, 5, 8])
+def test_a_long_story_goes_on_after_a_first_token_of_its_own_too(context_length):
+    packed, stories = toy(9, 13, 11)
+    batches = Batches(packed, batch_size=1, context_length=context_length, bos_id=777)
+    found = rows(batches, 400)
+    # A row begins with the last target of the row before, inside a story or at its end.
+    read = [found[0][0]]
+    for row in found:
+        if row[0] != read[-1]:
+            assert row[0] == 777
+            assert read[-1] == 0
+            read.append(777)
+        read.extend(row[1:])
+    texts = [[777, *story, 0] for story in stories]
+    place = 0
+    while place < len(read) - 15:
+        text = next(text for text in texts if read[place : place + len(text)] == text)
+        place += len(text)
+
+
+def test_a_supply_with_a_first_token_of_its_own_goes_on_from_a_state():
+    packed, _ = toy(3, 5, 1, 13, 7)
+    settings = dict(batch_size=2, context_length=3, seed=5, bos_id=777)
+    for done in range(12):
+        first, second = Batches(packed, **settings), Batches(packed, **settings)
+        rows(first, done)
+        second.state, second.unfinished = first.state, first.unfinished
+        assert rows(second, 12) == rows(first, 12)
 
 
 def test_a_seed_decides_the_batches():

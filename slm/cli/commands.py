@@ -75,9 +75,9 @@ def train(
     """
     load_stories = partial(slm.load_stories, stories, n=n_stories)
     if "WORLD_SIZE" in os.environ:  # torchrun has started several processes
-        from slm.hardware.processes import Team
+        from slm.hardware.processes import ProcessGroup
 
-        loaded = Team.join().in_turn(load_stories)
+        loaded = ProcessGroup.join().in_turn(load_stories)
     else:
         loaded = load_stories()
     settings = as_settings(model, training)

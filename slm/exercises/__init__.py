@@ -6,7 +6,7 @@ from slm.exercises.model import ATTENTION, CAUSAL_MASK, HEADS, RMS_NORM, ROTATIO
 from slm.exercises.text import BIGRAM, MERGE, PAIRS
 from slm.exercises.training import SCHEDULE, STEP
 from slm.exercises.writing import TEMPERATURE, TOP_P
-from slm.utils.validation import check_choice
+from slm.utils.settings_checks import check_choice
 
 EXERCISES: dict[str, Exercise] = {
     "merge": MERGE,

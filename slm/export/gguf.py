@@ -14,7 +14,7 @@ from slm.model.rope_scaling import LinearScaling, Llama3Scaling
 from slm.model.transformer import Transformer
 from slm.settings import ModelConfig
 from slm.utils.files import write
-from slm.utils.validation import check_choice
+from slm.utils.settings_checks import check_choice
 from slm.utils.write_errors import explain_write_errors
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from torch import nn
 
 from slm.checkpoint.saving import save_model
 from slm.evaluation import Evaluation, evaluate
+from slm.finetuning.early_stopping import EarlyStopping
 from slm.finetuning.lora import add_lora
 from slm.finetuning.own_stories import own_stories
 from slm.finetuning.replay import ReplayBatches, micro_batches
@@ -24,13 +25,14 @@ from slm.stories.cleaning import Stories
 from slm.stories.loading import load_stories
 from slm.stories.opening import commonest_opening
 from slm.tokenizer.byte_pair import Tokenizer
-from slm.training.early_stopping import EarlyStopping
 from slm.training.optimizer import Optimizers, make_optimizers
 from slm.training.progress import ProgressBar, stop_after_step
 from slm.training.schedule import learning_rate_factor
-from slm.training.step import train_step
+from slm.training.step import DivergedError, make_scaler, train_step
+from slm.utils.files import expand_home
 from slm.utils.folder_marker import FINE_TUNED, claim_folder, folder_kind
 from slm.utils.printing import say
+from slm.utils.settings_checks import split_settings
 
 PROMPTS = ("Once upon a time", "One day", "It was night and")
 
@@ -47,34 +49,42 @@ def finetune(
     callback: Callback | None = None,
     **settings,
 ) -> FineTuned:
-    """Fine-tune a model on your own stories: a file or a folder of them, or a list of texts, of any
-    length; or "lighthouse", the tales that come with the package. The model that is given stays as
-    it is; the one that comes back is saved in `folder`, where one is named.
+    """Fine-tune a copy of a model on your own stories, and save it in `folder`, if one is named.
 
-    Some of your stories are held out: after each epoch they are scored, and the best epoch's
-    weights are kept. Against forgetting, a share of each batch comes from `ordinary` stories
-    (default: `slm.load_stories(n=2000)`). After every step `callback` is given the progress, from 0
-    to 1, and the scores of the epochs so far, in nats per token. `settings` are fields of
-    `FineTuneConfig`. With `lora_rank` all weights stay as they are, and small matrices beside them
-    learn (LoRA, Hu et al. 2021, arXiv:2106.09685), by the library peft; `folder / "adapter"` then
-    has what peft loads.
+    `stories` is a file or a folder of them, or a list of texts, of any length; or "lighthouse", the
+    tales that come with the package. `settings` are fields of `FineTuneConfig`. After every step
+    `callback` is called with the progress, from 0 to 1, and the scores of the epochs so far, in
+    nats per token.
 
-    Raises ValueError for settings that make no sense, for too few stories, and for a `folder` that
-    holds something else than a fine-tuned model; OSError where nothing can be written there. If
-    only the last save fails, this is said, and the model is in what comes back.
+    Some of your stories are held out: the model is scored on them after each epoch, and the weights
+    of the best epoch are kept, also when the run is stopped or its loss becomes NaN later on.
+    Against forgetting, a share of each batch comes from `ordinary` stories (default:
+    `slm.load_stories(n=2000)`).
+
+    With `lora_rank` the model's weights are frozen, and the library peft trains small matrices
+    beside them (LoRA, Hu et al. 2021, arXiv:2106.09685). peft can load these from
+    `folder / "adapter"`.
+
+    Raises ValueError for settings that make no sense, for too few stories, for a `folder` that
+    holds something else than a fine-tuned model, and for a loss that becomes NaN before any epoch
+    was better than the model at the start; OSError where nothing can be written in `folder`. If
+    only the last save fails, a message says so, and the model is still returned.
     """
+    (settings,) = split_settings(settings, FineTuneConfig)
     config = FineTuneConfig(**settings)
     model.check_tokenizer(tokenizer)
     if hasattr(model, "quantization"):
-        mend = "fine-tune the one it was made from, and quantize the result"
-        raise ValueError(f"A quantized model cannot be fine-tuned: {mend}.")
+        raise ValueError(
+            "A quantized model cannot be fine-tuned: fine-tune the one it was made from, and "
+            "quantize the result."
+        )
     context_length = model.config.context_length
     max_tokens = context_length - 1  # the last one is the end of text
     own, held_out = own_stories(stories, tokenizer, max_tokens, config.held_out, config.seed)
     ordinary = ordinary or load_stories(n=2_000)
     batches = ReplayBatches(own, ordinary.train, tokenizer, context_length, config)
     if folder is not None:
-        folder = Path(folder).expanduser()
+        folder = expand_home(folder)
         _claim(folder)  # now, not after hours of training
 
     tuned = copy.deepcopy(model)
@@ -162,13 +172,21 @@ def _train_epochs(
     rows = rows_at_once(device, config, model.config)
     parts = micro_batches(batches, rows)
     step_config = replace(config, batch_size=rows, grad_accumulation=config.batch_size // rows)
+    scaler = make_scaler(config, device)
     torch.manual_seed(config.seed)  # dropout draws from the global state
     model.train()
     text = ""
     with stop_after_step() as stop, ProgressBar() as bar:
         for step in range(1, config.steps + 1):
             factor = learning_rate_factor((step - 0.5) / config.steps, config)
-            train_step(model, parts, optimizers, step_config, config.learning_rate * factor)
+            learning_rate = config.learning_rate * factor
+            try:
+                train_step(model, parts, optimizers, step_config, learning_rate, scaler)
+            except DivergedError as error:
+                if early_stopping.best_epoch == 0:
+                    raise
+                bar.write(f"{error} {_best_epoch(early_stopping).capitalize()} is kept.")
+                break
             bar.show(step / config.steps, text)
             if callback:
                 callback(step / config.steps, early_stopping.scores)
@@ -178,9 +196,8 @@ def _train_epochs(
                 epoch = len(early_stopping.scores)
                 text = f"epoch {epoch}: {score:.2f} nats per token held out"
             if early_stopping.should_stop:
-                bar.write(
-                    f"Enough: {_best_epoch(early_stopping)} did best on the held-out stories."
-                )
+                best = _best_epoch(early_stopping)
+                bar.write(f"Early stopping: {best} did best on the held-out stories.")
                 break
             if stop.requested:
                 bar.write(f"Stopped after step {step:,}: {_best_epoch(early_stopping)} is kept.")

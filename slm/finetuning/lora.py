@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021, arXiv:2106.09685): the weights stay, small matrices beside them learn."""
+"""LoRA (Hu et al. 2021, arXiv:2106.09685): the weights are frozen, small matrices are trained."""
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ def add_lora(model: Transformer, config: FineTuneConfig) -> tuple[nn.Module, Opt
     """Put LoRA's matrices beside those of the blocks.
 
     Returns peft's model around `model`, and an optimizer of the small matrices alone. Raises
-    ImportError, with the mend, where the library peft is not installed.
+    ImportError, which says how to install it, where the library peft is missing.
     """
     try:
         from peft import LoraConfig, get_peft_model

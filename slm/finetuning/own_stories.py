@@ -74,8 +74,11 @@ def split_long(text: str, tokenizer: Tokenizer, max_tokens: int) -> list[str]:
 
 
 def _short_pieces(text: str, tokenizer: Tokenizer, max_tokens: int) -> list[str]:
-    """The sentences of a text; instead of one that is too long its words, and instead of a word
-    that is too long, or in a script without spaces, runs of its characters."""
+    """The sentences of a text, each of at most `max_tokens` tokens.
+
+    Instead of a longer one there are its words, and instead of a word that is too long, or in a
+    script without spaces, runs of its characters.
+    """
     pieces = []
     for sentence in _SENTENCE.findall(text):
         if len(tokenizer.encode(sentence)) <= max_tokens:

@@ -12,8 +12,10 @@ from slm.tokenizer.byte_pair import Tokenizer
 
 
 class ReplayBatches(Iterator):
-    """An endless supply of `(inputs, targets)` batches, `(B, T)` each: the upper rows are of your
-    own stories, and the lower ones, a share `config.replay` of all, of ordinary stories.
+    """An endless supply of `(inputs, targets)` batches, `(B, T)` each, of both kinds of stories.
+
+    The upper rows are of your own stories, and the lower ones, a share `config.replay` of all, of
+    ordinary stories.
 
     `steps_per_epoch` is how many batches it takes to read all of your own stories once.
     """

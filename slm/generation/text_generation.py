@@ -12,7 +12,7 @@ from slm.model.kv_cache import KVCache
 from slm.model.transformer import Transformer
 from slm.settings import SamplingConfig
 from slm.tokenizer.byte_pair import Tokenizer
-from slm.utils.validation import split_settings
+from slm.utils.settings_checks import split_settings
 
 
 def generate_ids(

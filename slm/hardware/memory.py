@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import torch
 
 from slm.settings import ModelConfig, TrainConfig
@@ -39,21 +40,21 @@ def keep_freed_memory() -> None:
 
 
 def available_memory(device: str = "cpu") -> int | None:
-    """Bytes that this process may still take on a device; None where it cannot be found out."""
+    """Bytes that this process may still take on a device; None where PyTorch does not say (MPS)."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
     if device != "cpu":
         return None
-    try:
-        import psutil
-    except ImportError:  # it comes with Jupyter
-        return _container_memory()
-    limits = [psutil.virtual_memory().available, _container_memory()]
-    return min(limit for limit in limits if limit is not None)
+    available = psutil.virtual_memory().available
+    in_container = _container_memory()
+    return available if in_container is None else min(available, in_container)
 
 
 def _container_memory() -> int | None:
-    """What a container's limit leaves, on Linux: control groups, version 2 or 1."""
+    """Bytes that a container's limit leaves, which psutil does not know; None without a limit.
+
+    On Linux, the limit is in control groups, version 2 or 1.
+    """
     groups = Path("/sys/fs/cgroup")
     for limit, usage in (
         ("memory.max", "memory.current"),
@@ -165,11 +166,11 @@ def explain_out_of_memory(advice: str) -> Iterator[None]:
     except MemoryError:
         reason = "memory"
     except torch.OutOfMemoryError:
-        reason = "the GPU's memory"
+        reason = "GPU memory"
     except RuntimeError as error:
         if "alloc" not in str(error) and "out of memory" not in str(error):
             raise
         reason = "memory"
     else:
         return
-    raise ValueError(f"There is not enough of {reason} for this: {advice}.")
+    raise ValueError(f"There is not enough {reason} for this: {advice}.")

@@ -87,6 +87,3 @@ def _leave() -> None:
     """
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-Team = ProcessGroup  # the former name

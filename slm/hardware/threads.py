@@ -1,9 +1,10 @@
-"""How many threads to compute with while other programs want the processor too.
+"""Threads: fewer of them while other programs use the processor too.
 
 PyTorch's threads (OpenMP) divide every operation among themselves and then wait for the slowest,
 spinning. Beside another busy program one of them has to wait for its turn on a core, and all the
 others wait for it, hundreds of times a step: training nearly stands still. With one thread less for
-each core that others use, it keeps the share of its speed that the free cores are worth."""
+each core that others use, it keeps the share of its speed that the free cores are worth.
+"""
 
 import math
 import os
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+import psutil
 import torch
 
 SECONDS_BETWEEN_CHECKS = 2.0
@@ -29,24 +31,19 @@ class FreeCores:
         self._time = time.monotonic()
 
     def __call__(self) -> float | None:
-        """The mean number of free cores since the last call, or None where it cannot be known:
-        psutil, which comes with Jupyter, tells how long each core idled."""
+        """The mean number of free cores since the last call; None if no time has passed."""
         idle_before, own_before, time_before = self._idle, self._own, self._time
         self._sample()
         elapsed = self._time - time_before
-        if self._idle is None or idle_before is None or elapsed <= 0:
+        if elapsed <= 0:
             return None
         own_cores = (self._own - own_before) / elapsed
         idle_cores = (self._idle - idle_before) / elapsed
         return own_cores + idle_cores
 
 
-def _idle_seconds() -> float | None:
+def _idle_seconds() -> float:
     """How long the cores that this process may use have idled since the machine started."""
-    try:
-        import psutil
-    except ImportError:
-        return None
     cores = psutil.cpu_times(percpu=True)
     usable = range(len(cores))
     with suppress(AttributeError):  # not on macOS, and not on Windows: all cores
@@ -55,11 +52,12 @@ def _idle_seconds() -> float | None:
 
 
 class AdaptiveThreads:
-    """Sets the number of PyTorch's threads to what is free, between 1 and what it was at first.
+    """Sets PyTorch's number of threads to the free cores, from 1 up to what it was at first.
 
     Call it after each training step; use it as a context manager, which sets the threads back.
     Where it changes them, sums are taken in another order: losses may differ in their last digits
-    from those of an undisturbed run."""
+    from those of an undisturbed run.
+    """
 
     def __init__(
         self,
@@ -78,8 +76,10 @@ class AdaptiveThreads:
         torch.set_num_threads(self.max_threads)
 
     def __call__(self, state: object = None) -> None:
-        """See, from time to time, how many cores are free. A callback of the training loop: its
-        `state` makes no difference."""
+        """Every few seconds, measure the free cores and set the threads to them.
+
+        This is a callback of the training loop; its `state` makes no difference.
+        """
         now = self._clock()
         if self.max_threads == 1 or now - self._checked < SECONDS_BETWEEN_CHECKS:
             return

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from slm.settings import ModelConfig
-from slm.utils.validation import check
+from slm.utils.settings_checks import check
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from slm.model.transformer import Transformer
 from slm.quantization.fused import BlockwiseProduct, DequantizedProduct
 from slm.quantization.rounding import dequantize, pack_nibbles, quantize_matrix
-from slm.utils.validation import check_choice
+from slm.utils.settings_checks import check_choice
 
 
 class QuantizedMatrix(nn.Module):

@@ -8,33 +8,29 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.amp import GradScaler
 
 from slm.batches import Batches, pack
 from slm.hardware.device import pick_device
 from slm.hardware.memory import explain_out_of_memory, keep_freed_memory, rows_at_once
-from slm.hardware.precision import pick_precision
 from slm.hardware.processes import ProcessGroup
 from slm.hardware.threads import AdaptiveThreads
 from slm.model.transformer import Transformer
-from slm.settings import TrainConfig
+from slm.settings import ModelConfig, TrainConfig
 from slm.stories.cleaning import Stories
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.training.arguments import as_tokenizer, check_stories, configure_for
 from slm.training.budget import Budget
 from slm.training.distillation import add_soft_targets
+from slm.training.evaluation_callback import EvaluateAndSave, warn_if_worse_than_guessing
 from slm.training.history import History, Run, Step
 from slm.training.optimizer import make_optimizers
 from slm.training.progress import ProgressBar, StopRequest, stop_after_step
-from slm.training.run_folder import (
-    RunFolder,
-    TrainingState,
-    default_folder,
-    open_run,
-    run_settings,
-)
-from slm.training.step import train_step
-from slm.training.validation import Validation, warn_if_worse_than_guessing
+from slm.training.resume import open_run
+from slm.training.run_folder import RunFolder
+from slm.training.run_settings import default_folder, run_settings
+from slm.training.state import TrainingState
+from slm.training.step import make_scaler, train_step
+from slm.utils.files import expand_home
 from slm.utils.printing import say
 
 
@@ -61,16 +57,16 @@ def train(
     `slm.load_model` and transformers read it. The same call resumes an interrupted run, to the same
     end, and loads a finished one; a larger budget takes it further; `fresh=True` starts over.
     """
+    # Prepare: settings, data, hardware.
     check_stories(stories)
     tokenizer = as_tokenizer(tokenizer)
     model_config, config = configure_for(tokenizer, preset, settings)
     run_config = run_settings(model_config, config, tokenizer, stories)
-    path = Path(folder or default_folder(preset, run_config)).expanduser()
+    path = expand_home(folder or default_folder(preset, run_config))
     run_folder = RunFolder(path, run_config)
     processes = ProcessGroup.join()
     device = pick_device(config.device)
-    rows = rows_at_once(device, config, model_config, processes.world_size)
-    rows = int(processes.broadcast(rows))  # the others may have more or less memory free
+    step_config = fit_into_memory(config, model_config, device, processes)
 
     with (
         run_folder.lock() if processes.is_first else nullcontext(),
@@ -78,35 +74,26 @@ def train(
     ):
         keep_freed_memory()
         model = Transformer(model_config, config.seed).to(device)
-        batches = Batches(
-            pack(stories.train, tokenizer),
-            batch_size=rows,
-            context_length=model_config.context_length,
-            seed=config.seed,
-            rank=processes.rank,
-            world_size=processes.world_size,
-            bos_id=tokenizer.bos_id,
-            rows_in_step=config.batch_size,
+        batches = make_batches(
+            stories.train, tokenizer, config, step_config.batch_size, model_config, processes
         )
-        uses_float16 = pick_precision(config.precision, device) == torch.float16
+        training_batches = batches
+        if config.teachers:
+            training_batches = add_soft_targets(batches, config, model, tokenizer)
+
+        # Open: resume the run in the folder, or begin one.
         state = TrainingState(
             model=model,
             optimizers=make_optimizers(model, config),
             batches=batches,
-            scaler=GradScaler(device, enabled=uses_float16),
+            scaler=make_scaler(config, device),
             history=History(),
         )
-        if config.teachers:
-            batches = add_soft_targets(batches, config, model, tokenizer)
         budget = Budget.of(config, model_config.context_length)
         open_run(run_folder, state, config, budget, tokenizer, processes, fresh)
 
-        # A step that does not fit into memory is taken in more, smaller micro-batches.
-        micro_batches = config.grad_accumulation * config.batch_size // rows
-        step_config = replace(config, batch_size=rows, grad_accumulation=micro_batches)
-        trained_model = processes.wrap(model)
-        if config.compile is True or (config.compile == "auto" and device == "cuda"):
-            trained_model = torch.compile(trained_model)
+        # Loop: optimizer steps, and after each of them the callbacks.
+        trained_model = compile_model(processes.wrap(model), config, device)
         show_bar = processes.is_first and state.progress < 1
         with (
             stop_after_step() as stop,
@@ -115,21 +102,71 @@ def train(
         ):
             callbacks = [adapt_threads]
             if processes.is_first:
-                validation = Validation(
+                evaluate_and_save = EvaluateAndSave(
                     state, tokenizer, stories.validation, config, budget, run_folder, bar
                 )
-                callbacks += [validation, bar.show_state]
+                callbacks += [evaluate_and_save, bar.show_state]
                 if callback:
                     callbacks.append(lambda state: callback(state.history))
             training_loop(
-                state, trained_model, batches, step_config, budget, processes, stop, callbacks
+                state,
+                trained_model,
+                training_batches,
+                step_config,
+                budget,
+                processes,
+                stop,
+                callbacks,
             )
 
+        # End: save what is not saved yet.
         finished = state.progress >= 1
         run = Run(model.eval(), tokenizer, state.history, path, config, finished)
         if processes.is_first:
             end_run(run, state, run_folder)
     return run
+
+
+def fit_into_memory(
+    config: TrainConfig, model_config: ModelConfig, device: str, processes: ProcessGroup
+) -> TrainConfig:
+    """The configuration with micro-batches that fit into memory.
+
+    A step that does not fit is taken in more, smaller micro-batches, with as many rows in all.
+    Raises ValueError if not even one row fits.
+    """
+    rows = rows_at_once(device, config, model_config, processes.world_size)
+    rows = int(processes.broadcast(rows))  # the others may have more or less memory free
+    micro_batches = config.grad_accumulation * config.batch_size // rows
+    return replace(config, batch_size=rows, grad_accumulation=micro_batches)
+
+
+def make_batches(
+    stories: Sequence[str],
+    tokenizer: Tokenizer,
+    config: TrainConfig,
+    micro_batch_size: int,
+    model_config: ModelConfig,
+    processes: ProcessGroup,
+) -> Batches:
+    """This process's share of the training stories' micro-batches."""
+    return Batches(
+        pack(stories, tokenizer),
+        batch_size=micro_batch_size,
+        context_length=model_config.context_length,
+        seed=config.seed,
+        rank=processes.rank,
+        world_size=processes.world_size,
+        bos_id=tokenizer.bos_id,
+        rows_in_step=config.batch_size,
+    )
+
+
+def compile_model(model: nn.Module, config: TrainConfig, device: str) -> nn.Module:
+    """The model compiled by `torch.compile`, if the configuration asks for it."""
+    if config.compile is True or (config.compile == "auto" and device == "cuda"):
+        return torch.compile(model)
+    return model
 
 
 def end_run(run: Run, state: TrainingState, folder: RunFolder) -> None:

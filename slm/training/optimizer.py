@@ -64,10 +64,33 @@ class Muon(torch.optim.Optimizer):
         return weight.grad.lerp(momentum, group["momentum"]).to(self.dtype)
 
 
+# What each optimizer remembers of a weight: tensors of the weight's own shape, except `step`, a
+# single number. A run is saved with them and checked for them when it is resumed.
+STATE_NAMES = {
+    Muon: {"momentum_buffer"},
+    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
+}
+
+
+def state_names(optimizer: torch.optim.Optimizer) -> set[str]:
+    """The names of the tensors that an optimizer remembers of each weight.
+
+    Raises TypeError for an optimizer that is not in `STATE_NAMES`.
+    """
+    kind = type(optimizer)
+    if kind not in STATE_NAMES:
+        raise TypeError(
+            f"{kind.__name__} cannot be saved: add the names of its state to STATE_NAMES in "
+            "slm/training/optimizer.py."
+        )
+    return STATE_NAMES[kind]
+
+
 def make_optimizers(model: Transformer, config: TrainConfig) -> Optimizers:
     """Muon for the blocks' matrices and AdamW for embeddings and norms; or AdamW for all.
 
-    A parameter group's `scale` multiplies the learning rate.
+    A parameter group's `scale` multiplies the learning rate. Another optimizer can stand here; to
+    resume runs with it, it needs an entry in `STATE_NAMES`.
     """
     matrices = [weight for weight in model.model.layers.parameters() if weight.dim() == 2]
     ids = {id(weight) for weight in matrices}
@@ -87,6 +110,7 @@ def make_optimizers(model: Transformer, config: TrainConfig) -> Optimizers:
 
 def _adamw(weights: list[Tensor], scale: float, weight_decay: float) -> torch.optim.AdamW:
     group = {"params": weights, "scale": scale}
+    # betas and eps as in the Muon speed runs, https://github.com/KellerJordan/modded-nanogpt
     return torch.optim.AdamW(
         [group], betas=(0.8, 0.95), eps=1e-10, weight_decay=weight_decay, fused=True
     )

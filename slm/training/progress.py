@@ -9,10 +9,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from slm.training.run_folder import TrainingState
+from slm.training.state import TrainingState
 from slm.utils.printing import printable
 
 BAR = "{percentage:3.0f}%|{bar:24}| {elapsed} gone, {remaining} left{postfix}"
@@ -28,19 +29,21 @@ class ProgressBar:
 
     def __enter__(self) -> "ProgressBar":
         try:
-            self._bar = self._make_bar(disable=not self._visible)
+            self._bar = self._make_bar(self._visible)
         except (OSError, ValueError):  # the output is closed, or full
-            self._bar = self._make_bar(disable=True)
+            self._bar = self._make_bar(visible=False)
         return self
 
-    def _make_bar(self, disable: bool) -> tqdm:
+    def _make_bar(self, visible: bool) -> tqdm:
+        # Left out where the bar is visible: an explicit False would overrule TQDM_DISABLE=1.
+        hidden = {} if visible else {"disable": True}
         return tqdm(
             total=1.0,
             initial=self._progress,
-            disable=disable,
             file=sys.stdout,
             mininterval=1.0,  # seconds between two drawings
             bar_format=BAR,
+            **hidden,
         )
 
     def __exit__(self, *_: object) -> None:
@@ -67,8 +70,13 @@ class ProgressBar:
             self._bar.write(printable(text), file=sys.stdout)
 
 
+@dataclass
 class StopRequest:
-    """Whether training was asked to stop after the step it is in."""
+    """Whether training was asked to stop after the step it is in.
+
+    Not a threading.Event: it takes a lock, and a second signal that comes while the first one holds
+    the lock would wait for ever.
+    """
 
     requested: bool = False
 

@@ -1,241 +1,86 @@
-"""The state of a run in one file: saved at every evaluation, read and restored to resume.
+"""Resuming: the run in a folder goes on where it was saved, or a new one begins there."""
 
-A safetensors file with the weights, the optimizers' moving averages and the random generators, and
-among its metadata the facts, as JSON. Nothing in it is trusted: its digest, the names, shapes and
-types of its tensors and its facts are checked before memory is taken for them.
-"""
-
-import hashlib
-import json
-import math
-from dataclasses import fields
-from numbers import Real
-from pathlib import Path
-
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
-from slm.checkpoint.weights import LARGEST_WEIGHT
-from slm.model.transformer import Transformer
-from slm.training.history import Step, StepEvaluation
-from slm.training.optimizer import Muon, Optimizers
-from slm.utils.files import write
-
-# For each weight, these tensors: of its own shape, but for AdamW's count of steps.
-MUON_STATE = {"momentum_buffer"}
-ADAMW_STATE = {"step", "exp_avg", "exp_avg_sq"}
-DTYPES = {"F32": torch.float32, "U8": torch.uint8}  # safetensors' names
-LARGEST_COUNT = 2**53  # beyond, counts are not exact in JSON
+from slm.hardware.processes import ProcessGroup
+from slm.settings import TrainConfig
+from slm.tokenizer.byte_pair import Tokenizer
+from slm.training.budget import Budget
+from slm.training.history import History
+from slm.training.run_folder import RunFolder
+from slm.training.run_settings import BUDGET_SETTINGS, CHANGEABLE_WITH_BUDGET, changed_settings
+from slm.training.state import TrainingState
+from slm.training.state_file import damage_error, read_metadata, read_tensors, restore_tensors
+from slm.utils.printing import say
 
 
-def save_state(path: Path, model: Transformer, optimizers: Optimizers, facts: dict) -> None:
-    """Save all that resuming a run needs; `facts` must fit JSON."""
-    tensors = {f"model/{name}": weight for name, weight in model.state_dict().items()}
-    for number, optimizer in enumerate(optimizers):
-        for weight, state in optimizer.state_dict()["state"].items():
-            for name, value in state.items():
-                tensors[f"optimizer/{number}/{weight}/{name}"] = value
-    tensors["random/cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random/cuda"] = torch.cuda.get_rng_state()
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(facts)
-    metadata = {"facts": text, "digest": state_digest(text, tensors)}
-    write(path, safetensors.torch.save(tensors, metadata))
+def open_run(
+    folder: RunFolder,
+    state: TrainingState,
+    config: TrainConfig,
+    budget: Budget,
+    tokenizer: Tokenizer,
+    processes: ProcessGroup,
+    fresh: bool,
+) -> None:
+    """Resume the run in the folder, or begin one; seed PyTorch's generator, which dropout uses."""
+    if not fresh and resume(folder, state, budget):
+        if processes.is_first:
+            _report_resumed(folder, state)
+            if state.progress >= 1:
+                folder.repair_model(state, tokenizer)
+    else:
+        if processes.is_first:
+            folder.clear()
+        torch.manual_seed(config.seed)
+    if not processes.is_first:  # each process drops other numbers
+        torch.manual_seed((config.seed + processes.rank) * 2**32 + state.batches.state)
 
 
-def state_digest(facts: str, tensors: dict[str, Tensor]) -> str:
-    """A fingerprint of all that a state file says."""
-    digest = hashlib.blake2b(facts.encode(), digest_size=16)
-    for name in sorted(tensors):
-        digest.update(f"{name} {tuple(tensors[name].shape)}".encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def resume(folder: RunFolder, state: TrainingState, budget: Budget) -> bool:
+    """Set `state` to what was saved in the folder; False if nothing was saved.
 
-
-def read_state(
-    path: Path, model: Transformer, optimizers: Optimizers
-) -> tuple[dict[str, Tensor], dict]:
-    """The tensors and facts that `save_state` saved, of such a model and such optimizers.
-
-    Raises ValueError, which says what is wrong, if the file is damaged or of another model. Files
-    of earlier versions have no digest: all else is checked.
+    Its progress is that of `budget`: a larger one takes the same run further, if wanted with other
+    teachers. Raises ValueError if what was saved is damaged, or a run with other settings.
     """
-    facts = read_facts(path)
+    if not folder.state_file.exists():
+        return False
+    metadata = read_metadata(folder.state_file)
+    # First: a model of other settings would make sound tensors look damaged.
+    progress = _progress_under(budget, folder, metadata)
+    tensors = read_tensors(folder.state_file, state.model, state.optimizers)
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-            _check_tensors(file, model, optimizers)
-            # Copies: on Windows, a file that tensors map into memory could not be replaced.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        if "digest" in metadata and metadata["digest"] != state_digest(metadata["facts"], tensors):
-            raise ValueError("its content and its digest differ")
-        _check_numbers(tensors)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise damaged(path, error) from None
-    return tensors, facts
+        state.batches.unfinished = metadata.get("unfinished", [])
+    except ValueError as error:
+        raise damage_error(folder.state_file, error) from None
+    state.batches.state = metadata["batches"]
+    restore_tensors(tensors, state.model, state.optimizers)
+    if metadata.get("scaler") and state.scaler.is_enabled():
+        state.scaler.load_state_dict(metadata["scaler"])
+    state.history = History.from_dict(metadata["history"])
+    state.progress = progress
+    folder.saved_steps = len(state.history.steps)
+    return True
 
 
-def read_facts(path: Path) -> dict:
-    """The facts of a state file alone; ValueError if it is damaged or they make no sense."""
-    try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
-        _check_facts(facts)
-    except KeyError as error:
-        raise damaged(path, f"there is no {error}") from None
-    except (SafetensorError, OSError, TypeError, ValueError, RuntimeError) as error:
-        raise damaged(path, error) from None
-    return facts
+def _progress_under(budget: Budget, folder: RunFolder, metadata: dict) -> float:
+    """The progress of a saved run under our budget; ValueError if its other settings differ."""
+    changed = changed_settings(folder.settings, metadata["settings"])
+    if not changed:
+        return metadata["share"]
+    last = History.from_dict(metadata["history"]).steps[-1]
+    progress = budget.progress(last.step, last.seconds)
+    has_larger_budget = not BUDGET_SETTINGS.isdisjoint(changed) and progress < 1
+    if has_larger_budget and CHANGEABLE_WITH_BUDGET.issuperset(changed):
+        return progress
+    raise ValueError(
+        f"{folder.path} holds a run with other {', '.join(changed)}: "
+        "name another folder, or give fresh=True to replace it."
+    )
 
 
-def restore_state(tensors: dict[str, Tensor], model: Transformer, optimizers: Optimizers) -> None:
-    """Set model, optimizers and random generators back to what `save_state` saved."""
-    model.load_state_dict({name: tensors[f"model/{name}"] for name in model.state_dict()})
-    for number, optimizer in enumerate(optimizers):
-        prefix = f"optimizer/{number}/"
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith(prefix):
-                weight, name = key.removeprefix(prefix).split("/")
-                state.setdefault(int(weight), {})[name] = value
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-    torch.set_rng_state(tensors["random/cpu"])
-    if torch.cuda.is_available() and "random/cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random/cuda"])
-
-
-def damaged(path: Path, reason: object) -> ValueError:
-    """What is said of a state file that cannot be used."""
-    words = " ".join(str(reason).split())[:200]
-    return ValueError(f"{path} is damaged ({words}): train anew with fresh=True.")
-
-
-def _check_tensors(file: safe_open, model: Transformer, optimizers: Optimizers) -> None:
-    """Raise ValueError unless the file has the tensors it should, judging by its header."""
-    expected = _expected_tensors(model, optimizers)
-    found = set(file.keys())
-    optional = {name for name in expected if name.startswith("optimizer/")} | {"random/cuda"}
-    if unknown := found - set(expected):
-        raise ValueError(f"it has an unknown tensor {min(unknown)!r:.80}")
-    if missing := set(expected) - optional - found:
-        raise ValueError(f"it has no tensor {min(missing)!r}")
-    for name in found:
-        part = file.get_slice(name)
-        shape, dtype = expected[name]
-        if DTYPES.get(part.get_dtype()) != dtype:
-            raise ValueError(f"{name} has the type {part.get_dtype()}")
-        if shape is not None and tuple(part.get_shape()) != shape:
-            raise ValueError(f"{name} has the shape {part.get_shape()}, not {list(shape)}")
-    for number, optimizer in enumerate(optimizers):
-        _check_optimizer_is_whole(found, number, optimizer)
-
-
-def _expected_tensors(model: Transformer, optimizers: Optimizers) -> dict[str, tuple]:
-    """Shape, if known, and type of every tensor that a state may have."""
-    expected = {
-        "random/cpu": (tuple(torch.get_rng_state().shape), torch.uint8),
-        "random/cuda": (None, torch.uint8),
-    }
-    for name, weight in model.state_dict().items():
-        expected[f"model/{name}"] = (tuple(weight.shape), torch.float32)
-    for number, optimizer in enumerate(optimizers):
-        for index, weight in enumerate(_weights(optimizer)):
-            for name in _state_names(optimizer):
-                shape = () if name == "step" else tuple(weight.shape)
-                expected[f"optimizer/{number}/{index}/{name}"] = (shape, torch.float32)
-    return expected
-
-
-def _check_optimizer_is_whole(found: set[str], number: int, optimizer: object) -> None:
-    """A weight has all of its optimizer's tensors, or, where no step counted yet, none of them."""
-    for index in range(len(_weights(optimizer))):
-        names = _state_names(optimizer)
-        there = {name for name in names if f"optimizer/{number}/{index}/{name}" in found}
-        if there and there != names:
-            raise ValueError(f"it has only a part of optimizer/{number}/{index}")
-
-
-def _weights(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [weight for group in optimizer.param_groups for weight in group["params"]]
-
-
-def _state_names(optimizer: torch.optim.Optimizer) -> set[str]:
-    return MUON_STATE if isinstance(optimizer, Muon) else ADAMW_STATE
-
-
-def _check_numbers(tensors: dict[str, Tensor]) -> None:
-    """Raise ValueError for numbers that no step can have left."""
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ValueError(f"{name} has numbers that are not finite")
-        if name.startswith("model/") and tensor.abs().max() > LARGEST_WEIGHT:
-            raise ValueError(f"{name} has a number as large as {tensor.abs().max():.0e}")
-        if name.endswith(("/step", "/exp_avg_sq")) and (tensor < 0).any():
-            raise ValueError(f"{name} has numbers below 0")
-
-
-def _check_facts(facts: object) -> None:
-    """Raise ValueError, TypeError or KeyError unless the facts are of the kind that is saved."""
-    if not isinstance(facts, dict) or not isinstance(facts["settings"], dict):
-        raise TypeError("its facts are no settings")
-    _check_number("share", facts["share"], most=1)
-    _check_count("batches", facts["batches"])
-    for record in facts.get("unfinished", []):
-        _check_unfinished(record)
-    _check_scaler(facts.get("scaler", {}))
-    history = facts["history"]
-    steps, evaluations = history["steps"], history["evaluations"]
-    if not steps:
-        raise ValueError("its history has no steps")
-    for number, step in enumerate(steps, start=1):
-        _check_record(step, Step)
-        if step["step"] != number:
-            raise ValueError(f"its history has no step {number}")
-    for evaluation in evaluations:
-        _check_record(evaluation, StepEvaluation)
-
-
-def _check_unfinished(record: object) -> None:
-    """Three counts: in how many rows a story goes on, which one, and how much of it was read."""
-    if not isinstance(record, list) or len(record) != 3:
-        raise ValueError("its unfinished stories are no records")
-    for value in record:
-        _check_count("unfinished story", value)
-
-
-def _check_record(record: dict, kind: type) -> None:
-    """A step or an evaluation has its fields and no others, each of its type."""
-    if not isinstance(record, dict) or record.keys() != {field.name for field in fields(kind)}:
-        raise ValueError(f"a {kind.__name__} in its history has other fields")
-    for field in fields(kind):
-        value = record[field.name]
-        if field.type == "str" or field.type is str:
-            if not isinstance(value, str):
-                raise TypeError(f"its history has {value!r:.40} for {field.name}")
-        elif field.name in ("step", "tokens"):
-            _check_count(field.name, value)
-        elif field.name == "grad_norm" and value == math.inf:
-            continue  # a float16 step that overflowed and was skipped
-        else:
-            _check_number(field.name, value)
-
-
-def _check_count(name: str, value: object) -> None:
-    if type(value) is not int or not 0 <= value < LARGEST_COUNT:
-        raise ValueError(f"its {name} is {value!r:.40}")
-
-
-def _check_number(name: str, value: object, most: float = 1e30) -> None:
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= most:
-        raise ValueError(f"its {name} is {value!r:.40}")
-
-
-def _check_scaler(scaler: object) -> None:
-    if not isinstance(scaler, dict):
-        raise TypeError("its scaler is no record")
-    for name, value in scaler.items():
-        _check_number(f"scaler's {name}", value)
+def _report_resumed(folder: RunFolder, state: TrainingState) -> None:
+    """Print what was found in the folder."""
+    found = "Resuming the run" if state.progress < 1 else "Loaded the finished run"
+    steps = f"{len(state.history.steps):,} steps"
+    say(f"{found} in {folder.path} ({steps}); fresh=True starts over.")

@@ -1,1 +1,1 @@
-"""Small helpers without a subject of their own: files, and the validation of settings."""
+"""Small helpers: files and folders, locks, write errors, printing, and checks of settings."""

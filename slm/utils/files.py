@@ -30,6 +30,19 @@ def cache_folder() -> Path:
         raise OSError("there is no home folder for the cache: set SLM_CACHE to a folder") from None
 
 
+def expand_home(path: str | Path) -> Path:
+    """The path with its `~` or `~user` replaced by that user's home folder.
+
+    Raises ValueError where there is no such user or home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"{path} cannot be found: there is no such home folder; write the path in full."
+        ) from None
+
+
 def write(path: Path, content: bytes | memoryview | Iterable[bytes]) -> None:
     """Write a file whole or not at all; `content` may come in parts.
 

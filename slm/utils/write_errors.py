@@ -1,11 +1,11 @@
-"""A disk that is full, a folder that cannot be written: said in a sentence, with what to do."""
+"""Errors in writing files, such as a full disk: explained in a sentence, with a suggested fix."""
 
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MENDS = {
+HINTS = {  # what is wrong, and a suggested fix
     errno.ENOSPC: "the disk is full: free some space, or name a folder on another disk",
     errno.EDQUOT: "your share of the disk is used up: free some space, or name another folder",
     errno.EFBIG: "the file would be too large for this disk: name a folder on another one",
@@ -21,14 +21,16 @@ MENDS = {
 
 @contextmanager
 def explain_write_errors(path: str | Path) -> Iterator[None]:
-    """Inside, an OSError of a known kind becomes one sentence that names `path` and says what to
-    do. It stays of its class and keeps its `errno`."""
+    """Explain an OSError of a known kind in one sentence, which names `path` and suggests a fix.
+
+    The error stays of its class and keeps its `errno`.
+    """
     try:
         yield
     except OSError as error:
-        mend = MENDS.get(error.errno)
-        if mend is None:
+        hint = HINTS.get(error.errno)
+        if hint is None:
             raise
-        explained = type(error)(f"{path} cannot be written: {mend}.")
+        explained = type(error)(f"{path} cannot be written: {hint}.")
         explained.errno = error.errno
         raise explained from None

@@ -19,7 +19,7 @@ from common import in_turns, machine, serve, table, worker
 import slm
 from slm.hardware.threads import AdaptiveThreads
 from slm.training.optimizer import make_optimizers
-from slm.training.step import train_step
+from slm.training.step import make_scaler, train_step
 
 PLAIN, ADAPTIVE = "PyTorch's threads", "adapted to free cores"
 CANDIDATES = {  # name: OpenMP's environment variables
@@ -55,6 +55,7 @@ def work(options: argparse.Namespace) -> None:
     def run() -> float:
         """Tokens per second. What comes in the first third is not counted: time to adapt."""
         endless = batches()
+        scaler = make_scaler(config, "cpu")
         counted = []  # seconds of each step
         adapting = AdaptiveThreads() if options.worker == ADAPTIVE else nullcontext()
         with adapting as adapt:
@@ -62,7 +63,7 @@ def work(options: argparse.Namespace) -> None:
             passed = 0.0
             while passed < options.seconds or not counted:
                 before = time.perf_counter()
-                train_step(model, endless, optimizers, config, 0.001)
+                train_step(model, endless, optimizers, config, 0.001, scaler)
                 if adapt is not None:
                     adapt()
                 if passed > options.seconds / 3:

@@ -50,13 +50,14 @@ import json, sys
 import slm
 from slm.batches import Batches, pack
 from slm.training.optimizer import make_optimizers
-from slm.training.step import train_step
+from slm.training.step import make_scaler, train_step
 with open(sys.argv[1] + "/stories.json", encoding="utf-8") as file:
     stories = json.load(file)
 tokenizer, config = slm.load_tokenizer(sys.argv[1] + "/model"), slm.TrainConfig(steps=1)
 batches = Batches(pack(stories, tokenizer), batch_size=12, context_length=256)
 model = slm.Transformer(slm.ModelConfig())
-train_step(model, batches, make_optimizers(model, config), config, 0.01)
+scaler = make_scaler(config, "cpu")
+train_step(model, batches, make_optimizers(model, config), config, 0.01, scaler)
 """,
     "transformers": """
 import json, sys

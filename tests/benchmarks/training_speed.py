@@ -20,7 +20,7 @@ import slm
 from slm.hardware.memory import keep_freed_memory
 from slm.hardware.precision import pick_precision
 from slm.training.optimizer import make_optimizers
-from slm.training.step import train_step
+from slm.training.step import make_scaler, train_step
 
 OURS = ("slm, muon", "slm, adamw")
 THEIRS = ("transformers, adamw, sdpa", "transformers, adamw, eager")
@@ -72,7 +72,8 @@ def our_step(options: argparse.Namespace, optimizer: str) -> Callable[[], object
     config = slm.TrainConfig(steps=1, batch_size=options.batch_size, optimizer=optimizer)
     model = slm.Transformer(model_config(options))
     batches, optimizers = itertools.repeat(random_batch(options)), make_optimizers(model, config)
-    return partial(train_step, model, batches, optimizers, config, config.learning_rate)
+    scaler = make_scaler(config, next(model.parameters()).device.type)
+    return partial(train_step, model, batches, optimizers, config, config.learning_rate, scaler)
 
 
 def their_step(options: argparse.Namespace, attention: str) -> Callable[[], object]:

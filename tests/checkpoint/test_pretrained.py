@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 
 import pytest
 import safetensors.torch
@@ -73,13 +74,15 @@ def test_stories_are_those_of_transformers_streamed_and_together(name, prompt, t
     assert slm.generate(model, tokenizer, [prompt], n=2, **settings) == [expected] * 2
 
 
-def test_fine_tuning_reads_rows_that_begin_as_the_models_texts_do(folder, tmp_path):
+def test_fine_tuning_reads_stories_that_begin_as_the_models_texts_do(folder, tmp_path):
     _, tokenizer = slm.load_model(folder)
-    stories = practice_stories(6)
+    stories = [story[:12] for story in practice_stories(6)]  # several in a row
     batches = ReplayBatches(stories[:4], stories[4:], tokenizer, 32, FineTuneConfig(batch_size=4))
     inputs, targets = next(batches)
     assert inputs[:, 0].tolist() == [tokenizer.bos_id] * 4
-    assert tokenizer.bos_id not in targets
+    for row in targets.tolist():
+        after_an_end = [later for i, later in pairwise(row) if i == tokenizer.eot_id]
+        assert set(after_an_end) == {tokenizer.bos_id}
     assert tokenizer.decode(inputs[0, 1:6].tolist())[:3] in {story[:3] for story in stories}
 
 

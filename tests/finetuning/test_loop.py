@@ -14,6 +14,7 @@ from slm.finetuning.own_stories import own_stories, split_long
 from slm.stories.cleaning import Cleaning, Stories
 from slm.stories.practice import practice_stories
 from slm.training import progress as progress_bar
+from slm.training.step import DivergedError, train_step
 
 TALES = Path(slm.__file__).parent / "assets" / "lighthouse.txt"
 MINE = [
@@ -58,7 +59,7 @@ def test_the_best_epoch_is_kept_and_it_stops_when_nothing_gets_better(tune, caps
     assert done.epochs[0] > best < done.epochs[-1]  # it got better, then worse
     assert len(done.epochs) == done.epochs.index(best) + 1 + 3 < 30
     assert done.after["yours"].nats_per_token == pytest.approx(best, rel=1e-5)
-    said = f"Enough: epoch {done.epochs.index(best) + 1} did best on the held-out stories."
+    said = f"Early stopping: epoch {done.epochs.index(best) + 1} did best on the held-out stories."
     assert said in capsys.readouterr().out
 
 
@@ -102,6 +103,62 @@ def test_the_steps_are_the_same_without_a_progress_bar(tune, monkeypatch, capsys
     assert without_bar.epochs == with_bar.epochs
     assert silent_steps == steps
     assert steps[-1] == 1.0
+
+
+def test_float16_has_its_gradients_scaled(tune, monkeypatch):
+    def spy(*args):
+        scalers.append(args[-1])
+        return train_step(*args)
+
+    scalers = []
+    monkeypatch.setattr("slm.training.step.pick_precision", lambda *_: torch.float16)
+    monkeypatch.setattr("slm.finetuning.loop.train_step", spy)
+    done = tune(epochs=1)
+    assert done.after["yours"].nats_per_token < done.before["yours"].nats_per_token
+    assert scalers[0].is_enabled()
+    assert all(scaler is scalers[0] for scaler in scalers)
+
+
+@pytest.mark.parametrize("good_epochs", [0, 2])
+def test_a_loss_that_becomes_nan_does_not_cost_the_best_epoch(
+    tune, monkeypatch, capsys, good_epochs
+):
+    def diverge(*args):
+        if len(losses) >= good_epochs * steps_per_epoch:
+            raise DivergedError("The loss became nan: train with a lower learning_rate.")
+        loss, norm = train_step(*args)
+        losses.append(loss)
+        return loss, norm
+
+    losses = []
+    progresses = []
+    tune(epochs=1, callback=lambda progress, _: progresses.append(progress))
+    steps_per_epoch = len(progresses)
+    monkeypatch.setattr("slm.finetuning.loop.train_step", diverge)
+    if good_epochs == 0:  # there is nothing to keep
+        with pytest.raises(ValueError, match="loss became nan"):
+            tune(epochs=4)
+        return
+    done = tune(epochs=4)
+    assert len(done.epochs) == good_epochs
+    assert done.after["yours"].nats_per_token == pytest.approx(min(done.epochs), rel=1e-5)
+    assert done.after["yours"].nats_per_token < done.before["yours"].nats_per_token
+    said = "The loss became nan: train with a lower learning_rate. Epoch 2 is kept."
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("lr", "learning_rate"), ("num_train_epochs", "epochs"), ("rank", None)]
+)
+def test_an_unknown_setting_is_refused_and_ours_suggested(tune, name, meant):
+    advice = f"did you mean '{meant}'" if meant else "there are|did you mean"
+    with pytest.raises(ValueError, match=f"no setting '{name}': {advice}"):
+        tune(**{name: 1})
+
+
+def test_a_home_folder_that_is_not_there_is_named(tune):
+    with pytest.raises(ValueError, match="~nobody-here/mine cannot be found"):
+        tune(folder="~nobody-here/mine")
 
 
 def test_what_does_not_fit_into_memory_is_read_in_parts_of_the_same_step(tune, monkeypatch):

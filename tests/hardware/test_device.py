@@ -60,13 +60,14 @@ import sys
 sys.path.insert(0, "tests/training")
 from test_optimizer import make_batches, make_config, make_model
 from slm.training.optimizer import make_optimizers
-from slm.training.step import train_step
+from slm.training.step import make_scaler, train_step
 
 for precision in ("auto", "bfloat16"):
     model, config = make_model(), make_config(precision=precision)
     layer = model.model.layers[0].mlp.up_proj
     layer.register_forward_hook(lambda _, x, y: print(y.dtype))
-    train_step(model, make_batches(2), make_optimizers(model, config), config, 0.01)
+    optimizers, scaler = make_optimizers(model, config), make_scaler(config, "cpu")
+    train_step(model, make_batches(2), optimizers, config, 0.01, scaler)
     print(*{weight.dtype for weight in model.parameters()})
 """
 

@@ -104,13 +104,13 @@ def test_what_cannot_fit_is_refused_by_the_largest_setting_that_does(monkeypatch
     ],
 )
 def test_an_allocators_error_becomes_one_sentence(error):
-    sentence = r"^There is not enough of .*: give less\.$"
+    sentence = r"^There is not enough .*memory for this: give less\.$"
     with pytest.raises(ValueError, match=sentence), explain_out_of_memory("give less"):
         raise error
 
 
 def test_a_real_allocators_error_becomes_one_sentence():
-    sentence = "^There is not enough of memory"
+    sentence = "^There is not enough memory"
     with pytest.raises(ValueError, match=sentence), explain_out_of_memory("give less"):
         torch.empty(2**60)
 

@@ -41,6 +41,7 @@ torch.set_num_threads(1)
 texts = practice_stories(40)
 stories = Stories(texts[4:], texts[:4], "practice", True, Cleaning(40, 0, 0, 0, 0, 40))
 size = dict(d_model=32, n_layers=1, n_heads=2, context_length=32, batch_size=4)
+size |= dict(grad_accumulation=2)
 size |= dict(steps=8, evaluations=2, evaluation_stories=2, device="cpu", precision="float32")
 size |= dict(learning_rate=0.003, dropout=float(sys.argv[3]))
 

@@ -3,7 +3,7 @@
     python -m tests.robustness.fuzz_runs --cases 5000
 
 A damaged state must be refused in a clean sentence, or, where it is still a whole state, be resumed
-and train on; a damaged cache must be made anew. In bounded memory and time. The table at the end
+and train on; a damaged cache must be rebuilt. In bounded memory and time. The table at the end
 counts both, and anything else, of which there must be none. A short form runs with the tests."""
 
 import argparse
@@ -34,7 +34,10 @@ from slm.training import train
 from slm.training.budget import Budget
 from slm.training.history import History
 from slm.training.optimizer import make_optimizers
-from slm.training.run_folder import RunFolder, TrainingState, run_settings
+from slm.training.resume import resume
+from slm.training.run_folder import RunFolder
+from slm.training.run_settings import run_settings
+from slm.training.state import TrainingState
 from slm.training.step import train_step
 
 SECONDS = 10  # for one file: a whole one takes a hundredth of it
@@ -82,12 +85,12 @@ class Runs:
         scaler = GradScaler("cpu", enabled=False)
         state = TrainingState(model, optimizers, batches, scaler, History())
         try:
-            run_folder.resume(state, Budget.of(self.config, 16))
+            resume(run_folder, state, Budget.of(self.config, 16))
         except ValueError as error:
             words = str(error)
             is_clean = "\n" not in words and len(words) < 600 and "fresh=True" in words
             return CLEAN if is_clean else f"unclear: {words[:200]}"
-        loss, _ = train_step(model, batches, optimizers, self.config, 0.01)
+        loss, _ = train_step(model, batches, optimizers, self.config, 0.01, scaler)
         return ACCEPTED if math.isfinite(loss) else f"a loss of {loss}"
 
 
@@ -176,7 +179,7 @@ class TokenCaches:
             return "other tokens"
         if content == self.content:
             return ACCEPTED
-        return CLEAN if "made anew" in said.getvalue() else "nothing was said"
+        return CLEAN if "rebuilding" in said.getvalue() else "nothing was said"
 
 
 def fuzz(cases: int, root: Path) -> tuple[dict[str, Counter], list[str]]:

@@ -15,7 +15,7 @@ from slm.tokenizer.training import train_tokenizer
 from slm.training.distillation import add_soft_targets
 from slm.training.loop import train
 from slm.training.optimizer import make_optimizers
-from slm.training.step import train_step
+from slm.training.step import make_scaler, train_step
 
 TEXTS = practice_stories(40)
 STORIES = Stories(TEXTS[4:], TEXTS[:4], "practice", True, Cleaning(40, 0, 0, 0, 0, 40))
@@ -74,7 +74,8 @@ def test_the_loss_is_the_same_shares_of_two_cross_entropies(teachers, random_mod
     hard = F.cross_entropy(logits, y.flatten())
     config = TrainConfig(steps=1, device="cpu", precision="float32")
     some = lessons(student, teachers="one", distillation=0.3)
-    loss, _ = train_step(student, some, make_optimizers(student, config), config, 0.01)
+    optimizers, scaler = make_optimizers(student, config), make_scaler(config, "cpu")
+    loss, _ = train_step(student, some, optimizers, config, 0.01, scaler)
     assert loss == pytest.approx((0.7 * hard + 0.3 * soft).item(), rel=1e-5)
 
 
@@ -84,7 +85,8 @@ def test_who_expects_what_the_teacher_does_has_nothing_to_learn_from_it(teachers
     norms = {}
     for share in (1, 0):
         some = lessons(student, teachers="one", distillation=share)
-        _, norms[share] = train_step(student, some, make_optimizers(student, config), config, 0.0)
+        optimizers, scaler = make_optimizers(student, config), make_scaler(config, "cpu")
+        _, norms[share] = train_step(student, some, optimizers, config, 0.0, scaler)
     assert norms[1] < 1e-4 * norms[0]
 
 

@@ -465,6 +465,7 @@ def test_nothing_depends_on_a_progress_bar():
         timeout=60,
     )
     assert done.stdout.splitlines()[-1] == "5 True 2", done.stderr
+    assert "gone" not in done.stdout + done.stderr  # the bar itself is not drawn
 
 
 # Settings

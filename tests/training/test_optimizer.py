@@ -9,7 +9,7 @@ from slm.model.transformer import Transformer
 from slm.settings import ModelConfig, TrainConfig
 from slm.training.optimizer import Muon, make_optimizers
 from slm.training.schedule import learning_rate_factor
-from slm.training.step import train_step
+from slm.training.step import make_scaler, train_step
 
 SMALL = {"vocab_size": 50, "d_model": 32, "n_layers": 2, "n_heads": 2, "context_length": 16}
 
@@ -32,7 +32,9 @@ def gradients(model: Transformer, config: TrainConfig) -> tuple[dict, float, flo
     """What a step takes off the weights under plain gradient descent; its loss and norm."""
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     descent = torch.optim.SGD(model.parameters(), lr=123.0)
-    loss, norm = train_step(model, make_batches(config.batch_size), [descent], config, 1.0)
+    loss, norm = train_step(
+        model, make_batches(config.batch_size), [descent], config, 1.0, make_scaler(config, "cpu")
+    )
     return {name: before[name] - now for name, now in model.state_dict().items()}, loss, norm
 
 
@@ -146,7 +148,8 @@ def test_adamw_first_steps_by_its_rate_against_the_gradients_sign():
     model = make_model()
     config = make_config(optimizer="adamw", weight_decay=0.0)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    train_step(model, make_batches(4), make_optimizers(model, config), config, 0.01)
+    optimizers, scaler = make_optimizers(model, config), make_scaler(config, "cpu")
+    train_step(model, make_batches(4), optimizers, config, 0.01, scaler)
     for name, weight in model.named_parameters():
         longest = (weight - before[name]).abs().max().item()
         if name.endswith("embed_tokens.weight"):
@@ -220,8 +223,9 @@ def test_a_loss_that_is_not_a_number_is_refused_before_it_is_learned():
     with torch.no_grad():
         model.model.embed_tokens.weight.fill_(float("inf"))
     before = model.model.layers[0].mlp.up_proj.weight.clone()
+    optimizers, scaler = make_optimizers(model, config), make_scaler(config, "cpu")
     with pytest.raises(ValueError, match=r"nan.*learning_rate"):
-        train_step(model, make_batches(2), make_optimizers(model, config), config, 0.1)
+        train_step(model, make_batches(2), optimizers, config, 0.1, scaler)
     assert torch.equal(model.model.layers[0].mlp.up_proj.weight, before)
 
 

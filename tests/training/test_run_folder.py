@@ -145,12 +145,12 @@ def test_a_finished_run_whose_other_files_are_not_its_own_is_mended(name, damage
         path.write_bytes(whole[name][:-20])
     capsys.readouterr()
     run = run_tiny(callback=refuse)
-    assert "written anew" in capsys.readouterr().out
+    assert "written again" in capsys.readouterr().out
     assert contents("mine") == whole
     assert_same_weights("mine", first)
     assert run.history == first.history
     run_tiny(callback=refuse)
-    assert "written anew" not in capsys.readouterr().out
+    assert "written again" not in capsys.readouterr().out
 
 
 def test_fresh_leaves_nothing_of_the_old_run_even_if_it_ends_at_once():
@@ -514,8 +514,8 @@ def test_a_run_of_a_version_that_knew_fewer_settings_goes_on():
 SAYS_ODD_THINGS = """
     import sys
     from tests.training.test_run_folder import *
-    import slm.training.validation
-    slm.training.validation.generate = lambda *_, **__: "Once \u3042\U0001f98a upon"
+    import slm.training.evaluation_callback
+    slm.training.evaluation_callback.generate = lambda *_, **__: "Once \u3042\U0001f98a upon"
     run_tiny(folder="a\u3042b")
 """
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from slm.utils.files import cache_folder, write
+from slm.utils.files import cache_folder, expand_home, write
 from slm.utils.locks import try_lock
 
 
@@ -145,3 +145,12 @@ def test_without_a_home_the_cache_folder_is_an_oserror_that_says_so(monkeypatch,
         monkeypatch.delenv("SLM_CACHE")
     with pytest.raises(OSError, match="set SLM_CACHE"):
         cache_folder()
+
+
+def test_a_path_may_begin_with_a_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert expand_home("~/runs") == tmp_path / "runs"
+    assert expand_home(tmp_path) == tmp_path
+    with pytest.raises(ValueError, match="~nobody-here/runs cannot be found"):
+        expand_home("~nobody-here/runs")

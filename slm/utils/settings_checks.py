@@ -9,31 +9,34 @@ from typing import get_args
 ABOVE_ZERO = math.ulp(0.0)  # the smallest number above 0
 LARGEST = 2**63 - 1  # what fits the integers of NumPy and PyTorch
 
-# What other libraries call the settings that we have.
+# Our settings, each with the names that other libraries have for it. Where two of ours share one of
+# these names, the first that is a setting of the function at hand is suggested.
 OTHER_NAMES = {
-    "lr": "learning_rate",
-    "max_lr": "learning_rate",
-    "epochs": "steps",
-    "num_train_epochs": "steps",
-    "max_steps": "steps",
-    "max_iters": "steps",
-    "iterations": "steps",
-    "warmup_ratio": "warmup",
-    "min_lr": "final_learning_rate",
-    "bs": "batch_size",
-    "dtype": "precision",
-    "block_size": "context_length",
-    "max_seq_len": "context_length",
-    "n_embd": "d_model",
-    "hidden_size": "d_model",
-    "n_layer": "n_layers",
-    "num_layers": "n_layers",
-    "num_hidden_layers": "n_layers",
-    "n_head": "n_heads",
-    "num_heads": "n_heads",
-    "max_tokens": "max_new_tokens",
-    "max_length": "max_new_tokens",
-    "random_state": "seed",
+    "learning_rate": ["lr", "max_lr"],
+    "final_learning_rate": ["min_lr"],
+    "warmup": ["warmup_ratio"],
+    "epochs": ["num_epochs", "num_train_epochs", "max_epochs"],
+    "steps": [
+        "epochs",
+        "num_epochs",
+        "num_train_epochs",
+        "max_epochs",
+        "max_steps",
+        "max_iters",
+        "iterations",
+    ],
+    "batch_size": ["bs", "per_device_train_batch_size"],
+    "grad_accumulation": ["gradient_accumulation_steps"],
+    "grad_clip": ["max_grad_norm"],
+    "patience": ["early_stopping_patience"],
+    "lora_rank": ["r"],
+    "precision": ["dtype"],
+    "context_length": ["block_size", "max_seq_len"],
+    "d_model": ["n_embd", "hidden_size"],
+    "n_layers": ["n_layer", "num_layers", "num_hidden_layers"],
+    "n_heads": ["n_head", "num_heads"],
+    "max_new_tokens": ["max_tokens", "max_length"],
+    "seed": ["random_state"],
 }
 
 
@@ -99,7 +102,8 @@ def split_settings(settings: dict, *classes: type) -> list[dict]:
 
 def _suggest(name: str, known: list[str]) -> str:
     """The setting that was probably meant, or a list of all."""
-    if OTHER_NAMES.get(name) in known:
-        return f"did you mean {OTHER_NAMES[name]!r}?"
+    for ours, others in OTHER_NAMES.items():
+        if ours in known and name in others:
+            return f"did you mean {ours!r}?"
     close = get_close_matches(name, known, 1)
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}."

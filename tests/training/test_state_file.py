@@ -11,12 +11,12 @@ from slm.model.transformer import Transformer
 from slm.settings import ModelConfig, TrainConfig
 from slm.training.history import Step, StepEvaluation
 from slm.training.optimizer import make_optimizers
-from slm.training.resume import read_facts, read_state, restore_state, save_state
+from slm.training.state_file import read_metadata, read_tensors, restore_tensors, save_state
 
 CONFIG = ModelConfig(vocab_size=280, context_length=16, n_layers=2, d_model=32, dropout=0.1)
 STEP = asdict(Step(step=1, loss=5.5, learning_rate=0.01, grad_norm=1.0, tokens=64, seconds=0.5))
 EVALUATION = asdict(StepEvaluation(1, 64, 5.5, 1e-300, "日本 😀"))
-FACTS = {
+METADATA = {
     "settings": {"steps": 4.0, "text": "日本 😀", "none": None, "list": [0.1, 1e-300]},
     "batches": 12,
     "unfinished": [[1, 2, 30], [2, 0, 31]],
@@ -53,17 +53,25 @@ def test_a_restored_run_goes_on_exactly_as_the_original(optimizer, tmp_path):
     model, optimizers = fresh(optimizer)
     torch.manual_seed(0)
     train(model, optimizers, 4, seed=0)
-    save_state(tmp_path / "new" / "state", model, optimizers, FACTS)
+    save_state(tmp_path / "new" / "state", model, optimizers, METADATA)
     expected = train(model, optimizers, 3, seed=100)
     other, its_optimizers = fresh(optimizer, seed=5)
     train(other, its_optimizers, 2, seed=50)  # not as new, and the random state moved on
     for again, again_optimizers in (fresh(optimizer, seed=6), (other, its_optimizers)):
-        tensors, read = read_state(tmp_path / "new" / "state", again, again_optimizers)
-        assert read == read_facts(tmp_path / "new" / "state") == FACTS
-        restore_state(tensors, again, again_optimizers)
+        tensors = read_tensors(tmp_path / "new" / "state", again, again_optimizers)
+        assert read_metadata(tmp_path / "new" / "state") == METADATA
+        restore_tensors(tensors, again, again_optimizers)
         assert train(again, again_optimizers, 3, seed=100) == expected
         for name, weight in model.state_dict().items():
             assert torch.equal(weight, again.state_dict()[name]), name
+
+
+def test_an_optimizer_whose_state_is_unknown_is_refused(tmp_path):
+    model, _ = fresh()
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)]
+    with pytest.raises(TypeError, match=r"SGD cannot be saved.*STATE_NAMES"):
+        save_state(tmp_path / "state", model, optimizers, METADATA)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_state_whose_writing_fails_leaves_the_last_one(tmp_path, monkeypatch):
@@ -71,13 +79,14 @@ def test_a_state_whose_writing_fails_leaves_the_last_one(tmp_path, monkeypatch):
         raise OSError("disk is full")
 
     model, optimizers = fresh()
-    save_state(tmp_path / "state", model, optimizers, FACTS)
+    save_state(tmp_path / "state", model, optimizers, METADATA)
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", fail)
         with pytest.raises(OSError, match="disk is full"):
-            save_state(tmp_path / "state", model, optimizers, FACTS | {"batches": 13})
+            save_state(tmp_path / "state", model, optimizers, METADATA | {"batches": 13})
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
-    assert read_state(tmp_path / "state", model, optimizers)[1] == FACTS
+    read_tensors(tmp_path / "state", model, optimizers)
+    assert read_metadata(tmp_path / "state") == METADATA
 
 
 @pytest.fixture
@@ -86,23 +95,24 @@ def state(tmp_path):
     model, optimizers = fresh()
     train(model, optimizers, 2, seed=0)
     path = tmp_path / "state"
-    save_state(path, model, optimizers, FACTS)
+    save_state(path, model, optimizers, METADATA)
     return path, model, optimizers
 
 
-def rewrite(path, tensors=None, facts=None, drop=()):
+def rewrite(path, tensors=None, metadata=None, drop=()):
     """Change a state file as an earlier version, or an attacker, would: it has no digest."""
     with safe_open(path, "pt") as file:
         content = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         found = json.loads(file.metadata()["facts"])
     content = {name: x for name, x in (content | (tensors or {})).items() if name not in drop}
-    text = facts if isinstance(facts, str) else json.dumps(found | (facts or {}))
+    text = metadata if isinstance(metadata, str) else json.dumps(found | (metadata or {}))
     path.write_bytes(safetensors.torch.save(content, {"facts": text}))
 
 
 def assert_refused(path, model, optimizers, reason=""):
     with pytest.raises(ValueError, match=rf"is damaged .*{reason}.*fresh=True") as refused:
-        read_state(path, model, optimizers)
+        read_metadata(path)
+        read_tensors(path, model, optimizers)
     assert str(path) in str(refused.value)
     assert len(str(refused.value)) < 400 + len(str(path))
 
@@ -110,9 +120,10 @@ def assert_refused(path, model, optimizers, reason=""):
 def test_a_state_of_an_earlier_version_is_read(state):
     path, model, optimizers = state
     rewrite(path)
-    facts = {name: FACTS[name] for name in ("settings", "batches", "share", "history")}
-    rewrite(path, facts=json.dumps(facts))
-    assert read_state(path, model, optimizers)[1] == facts
+    metadata = {name: METADATA[name] for name in ("settings", "batches", "share", "history")}
+    rewrite(path, metadata=json.dumps(metadata))
+    read_tensors(path, model, optimizers)
+    assert read_metadata(path) == metadata
 
 
 @pytest.mark.parametrize("damage", [0, 4, 100, -7, "text", "no facts"])
@@ -163,7 +174,7 @@ def test_a_tensor_that_is_missing_is_named(state, missing):
 
 
 @pytest.mark.parametrize(
-    "facts",
+    "metadata",
     [
         "",
         "[]",
@@ -201,10 +212,10 @@ def test_a_tensor_that_is_missing_is_named(state, missing):
         {"history": {"steps": [STEP], "evaluations": [EVALUATION | {"text": None}]}},
         {"history": {"steps": [STEP], "evaluations": [None]}},
     ],
-    ids=lambda facts: str(facts)[:40],
+    ids=lambda metadata: str(metadata)[:40],
 )
-def test_facts_that_make_no_sense_are_refused(state, facts):
-    rewrite(state[0], facts=facts)
+def test_metadata_that_makes_no_sense_is_refused(state, metadata):
+    rewrite(state[0], metadata=metadata)
     assert_refused(*state)
 
 
@@ -230,7 +241,7 @@ def test_no_memory_is_taken_for_tensors_of_absurd_size(state):
 
 def test_the_tensors_are_copies_so_that_the_file_can_be_replaced(state):
     path, model, optimizers = state
-    tensors, _ = read_state(path, model, optimizers)
+    tensors = read_tensors(path, model, optimizers)
     before = {name: tensor.clone() for name, tensor in tensors.items()}
     content = path.read_bytes()
     with path.open("r+b") as file:  # in place: a memory map would show it

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from slm.training.early_stopping import EarlyStopping
+from slm.finetuning.early_stopping import EarlyStopping
 
 
 def run(scores: list[float], first: float = 5.0, patience: int = 2) -> tuple[EarlyStopping, int]:

@@ -1,4 +1,4 @@
-"""Validation while training: a score on stories that are not trained on, and a sample."""
+"""Evaluation while training: a score on the validation stories and a sample, then a save."""
 
 import math
 from textwrap import shorten
@@ -12,12 +12,13 @@ from slm.tokenizer.byte_pair import Tokenizer
 from slm.training.budget import Budget
 from slm.training.history import History, Step, StepEvaluation
 from slm.training.progress import ProgressBar
-from slm.training.run_folder import RunFolder, TrainingState
+from slm.training.run_folder import RunFolder
+from slm.training.state import TrainingState
 from slm.utils.printing import say
 
 
-class Validation:
-    """A callback: evaluates the model evenly over the run, saves it, and says how it does."""
+class EvaluateAndSave:
+    """A callback of the training loop: evaluates the model, evenly over the run, and saves it."""
 
     def __init__(
         self,
@@ -36,11 +37,11 @@ class Validation:
         self.folder = folder
         self.bar = bar
         # A run that was taken further may have been evaluated more often than it now would be.
-        due = int(state.progress * config.evaluations + 1e-9)
+        due = budget.evaluations_due(config, len(state.history.steps), state.progress)
         self.evaluations_made = min(due, len(state.history.evaluations))
 
     def __call__(self, state: TrainingState) -> None:
-        """Evaluate and save if it is time to do so after the step that was just taken."""
+        """Evaluate and save if an evaluation is due after the step that was just taken."""
         step = state.history.steps[-1]
         due = self.budget.evaluations_due(self.config, step.step, state.progress)
         if due <= self.evaluations_made:
