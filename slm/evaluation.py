@@ -54,7 +54,7 @@ def token_nats(
     the context. Raises ValueError as `evaluate` does."""
     if not stories or isinstance(stories, str):
         raise ValueError("There are no stories to evaluate on: give a list of at least one.")
-    model.check_tokenizer(tokenizer)
+    model.check_vocabulary(tokenizer.vocab_size)
     windows = _split_into_windows(tokenizer, stories, model.config.context_length)
     # Windows of about equal length stand together, so that little is computed for padding.
     by_length = sorted(range(len(windows)), key=lambda number: len(windows[number].ids))
@@ -85,7 +85,7 @@ def _split_into_windows(
 
 def _predict(windows: Sequence[Tensor], model: Transformer) -> list[Tensor]:
     """The cross-entropy of each id after the first, given those before it, for each window."""
-    device = model.output_embeddings.weight.device
+    device = model.device
     inputs = nn.utils.rnn.pad_sequence([ids[:-1] for ids in windows], batch_first=True)  # (B, T)
     targets = nn.utils.rnn.pad_sequence([ids[1:] for ids in windows], batch_first=True)  # (B, T)
     logits = model(inputs.to(device))  # (B, T, V)

@@ -31,7 +31,7 @@ def story_report(
     Raises ValueError where model and tokenizer do not fit."""
     from slm.analysis.report_page import make_page  # draws pictures: it loads matplotlib
 
-    model.check_tokenizer(tokenizer)
+    model.check_vocabulary(tokenizer.vocab_size)
     report = measure(
         model, tokenizer, stories or load_stories(), name, samples, evaluation_stories, seed
     )

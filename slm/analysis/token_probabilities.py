@@ -29,7 +29,7 @@ def token_probabilities(
     targets = ids[1:]
     if not targets:
         return []
-    device = model.model.embed_tokens.weight.device
+    device = model.device
     with evaluating(model):
         logits = model(torch.tensor([inputs], device=device))[0]  # (T, V)
     probabilities = logits.float().cpu().softmax(-1)  # (T, V)
@@ -52,7 +52,7 @@ def mean_attention(
     scaled to add up to 1."""
     ids = [tokenizer.bos_id, *tokenizer.encode(text)]
     ids = ids[: model.config.context_length]
-    device = model.model.embed_tokens.weight.device
+    device = model.device
     maps = attention_maps(model, torch.tensor(ids, device=device)).cpu()  # (L, H, T, T)
     mean = maps.mean((0, 1))  # (T, T)
     weights = mean[position + 1, 1 : position + 2]  # (position + 1,); column 0 is the beginning

@@ -34,7 +34,7 @@ def load_model(folder_or_name: str | Path) -> tuple[Transformer, Tokenizer]:
         model = _build(config, quantization)
         fill(model, stored.load())
         tokenizer = _load_tokenizer(folder, llama)
-        model.check_tokenizer(tokenizer)
+        model.check_vocabulary(tokenizer.vocab_size)
     except ValueError as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"The model in {folder} is damaged or of another kind: {reason}") from None

@@ -31,7 +31,7 @@ def save_model(
     slm.utils.folder_marker. Raises ValueError where model and tokenizer do not belong together, a
     weight is NaN or infinite, or the folder holds something of another kind, as a training run,
     which would be lost; and OSError, in a sentence, where the folder cannot be written."""
-    model.check_tokenizer(tokenizer)
+    model.check_vocabulary(tokenizer.vocab_size)
     folder = Path(folder).expanduser()
     config = to_llama_config(model, tokenizer, dtype)
     generation = to_generation_config(model, tokenizer)

@@ -64,7 +64,7 @@ def finetune(
     only the last save fails, this is said, and the model is in what comes back.
     """
     config = FineTuneConfig(**settings)
-    model.check_tokenizer(tokenizer)
+    model.check_vocabulary(tokenizer.vocab_size)
     if hasattr(model, "quantization"):
         mend = "fine-tune the one it was made from, and quantize the result"
         raise ValueError(f"A quantized model cannot be fine-tuned: {mend}.")
@@ -158,7 +158,7 @@ def _train_epochs(
     The model is left with the weights that did best.
     """
     keep_freed_memory()
-    device = model.model.embed_tokens.weight.device.type
+    device = model.device.type
     rows = rows_at_once(device, config, model.config)
     parts = micro_batches(batches, rows)
     step_config = replace(config, batch_size=rows, grad_accumulation=config.batch_size // rows)

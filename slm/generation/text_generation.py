@@ -188,5 +188,5 @@ def _encode_prompts(
             raise ValueError(f"The prompt must be a text, not {prompt!r}; an empty one is welcome.")
     if not prompts:
         raise ValueError("There is no prompt: give at least one text, which may be empty.")
-    model.check_tokenizer(tokenizer)
+    model.check_vocabulary(tokenizer.vocab_size)
     return [[tokenizer.bos_id, *tokenizer.encode(prompt)] for prompt in prompts]

@@ -33,7 +33,7 @@ def create_app(
     """The API of one model. With `api_key`, clients must bring it as a bearer token; `origins` are
     the web pages that may ask from a browser ("*": all). Raises ValueError where model and
     tokenizer do not fit together."""
-    model.check_tokenizer(tokenizer)
+    model.check_vocabulary(tokenizer.vocab_size)
     limits = limits or ServerLimits()
 
     @asynccontextmanager
