@@ -11,7 +11,7 @@ from slm.analysis.ngram import NGram
 from slm.analysis.openings import OPENINGS
 from slm.analysis.originality import Copy, distinct, longest_copies, repetition
 from slm.evaluation import Evaluation, summarize, token_nats
-from slm.generation.decoder import FastDecoder
+from slm.generation.decoder import IncrementalDecoder
 from slm.generation.text_generation import before_end, generate, generate_ids
 from slm.model.transformer import Transformer
 from slm.settings import ModelConfig, SamplingConfig
@@ -72,8 +72,7 @@ def sample_stories(
     eot = tokenizer.eot_id
     begin = [tokenizer.bos_id]
     sampling = SamplingConfig(**settings)
-    other_ends = tokenizer.end_ids[1:]
-    steps = generate_ids(FastDecoder(model), [begin], sampling, eot, n, other_ends)
+    steps = generate_ids(IncrementalDecoder(model), [begin], sampling, tokenizer.end_ids, n)
     rows = list(zip(*steps, strict=True))  # n rows, one column for each decode step
     stories = [tokenizer.decode(before_end(row, eot)) for row in rows]
     ended = sum(eot in row for row in rows)

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from slm.checkpoint.saving import save_model
 from slm.evaluation import evaluate
-from slm.generation.decoder import FastDecoder
+from slm.generation.decoder import IncrementalDecoder
 from slm.generation.text_generation import generate_ids
 from slm.model.transformer import Transformer
 from slm.settings import SamplingConfig
@@ -69,8 +69,8 @@ def _measure_speed(model: Transformer, tokenizer: Tokenizer, new_tokens: int = 2
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        decoder = FastDecoder(model)
-        list(generate_ids(decoder, prompts, sampling, eot_id=-1))  # -1: no token ends it early
+        decoder = IncrementalDecoder(model)
+        list(generate_ids(decoder, prompts, sampling, end_ids=()))  # no token ends it early
         seconds.append(time.perf_counter() - start)
     return new_tokens / min(seconds)
 

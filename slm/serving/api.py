@@ -40,11 +40,10 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.batcher = Batcher(
             model,
-            tokenizer.eot_id,
+            tokenizer.end_ids,
             max_batch_size=limits.stories,
             max_waiting=limits.waiting,
             max_cache_bytes=limits.cache_megabytes * 1e6,
-            other_ends=tokenizer.end_ids[1:],
         )
         yield
         await asyncio.to_thread(app.state.batcher.close)
