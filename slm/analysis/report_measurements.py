@@ -13,13 +13,13 @@ from slm.analysis.originality import Copy, distinct, longest_copies, repetition
 from slm.evaluation import Evaluation, summarize, token_nats
 from slm.generation.decoder import IncrementalDecoder
 from slm.generation.text_generation import before_end, generate, generate_ids
-from slm.model.transformer import Transformer
+from slm.model.transformer import Transformer, parameter_count
 from slm.settings import ModelConfig, SamplingConfig
 from slm.stories.cleaning import Stories
 from slm.tokenizer.byte_pair import Tokenizer
 
-TEMPERATURE = 0.8
-MAX_NEW_TOKENS = 400
+TEMPERATURE = SamplingConfig.temperature
+MAX_NEW_TOKENS = SamplingConfig.max_new_tokens
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def measure(
     return StoryReport(
         name=name,
         config=model.config,
-        parameters=sum(weight.numel() for weight in model.parameters()),
+        parameters=parameter_count(model.config),
         source=stories.source,
         held_out_stories=len(held_out),
         scores=scores,

@@ -12,7 +12,7 @@ from slm.export.requirements import missing_library, require_unquantized
 from slm.export.temporary_file import temporary_file
 from slm.model.rope_scaling import LinearScaling, Llama3Scaling
 from slm.model.transformer import Transformer
-from slm.settings import ModelConfig
+from slm.settings import ModelConfig, SamplingConfig
 from slm.utils.files import write
 from slm.utils.validation import check_choice
 from slm.utils.write_errors import explain_write_errors
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 GGUF_TYPES = ("f32", "f16", "q8_0", "q4_0")
 GROUP_SIZE = 32  # weights that share a scale in q8_0 and q4_0
 
-# llama.cpp's own defaults hold repeated words down: these are slm.generate's.
+# The sampling parameters are slm.generate's: llama.cpp's own defaults penalise repetition.
 MODELFILE = """FROM ./{name}
 TEMPLATE \"\"\"{{{{ .Prompt }}}}\"\"\"
 PARAMETER stop "{end}"
 PARAMETER num_ctx {length}
-PARAMETER temperature 0.8
+PARAMETER temperature {temperature}
 PARAMETER top_k 0
 PARAMETER top_p 1.0
-PARAMETER min_p 0.05
-PARAMETER repeat_penalty 1.0
+PARAMETER min_p {min_p}
+PARAMETER repeat_penalty {repetition_penalty}
 """
 
 
@@ -64,7 +64,11 @@ def export_gguf(folder: str | Path, file: str | Path, type: str = "f16") -> Path
         writer.write_tensors_to_file()
         writer.close()
 
+    sampling = SamplingConfig()
     modelfile = MODELFILE.format(
+        temperature=sampling.temperature,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
         name=file.name,
         end=tokenizer.decode([tokenizer.eot_id]),
         length=model.config.context_length,

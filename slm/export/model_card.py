@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from slm.checkpoint.loading import find_model, load_model
+from slm.model.transformer import parameter_count
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.utils.files import write
 from slm.utils.write_errors import explain_write_errors
@@ -55,7 +56,7 @@ def model_card(folder: str | Path, title: str | None = None, training: str | Non
         **vars(model.config),
         title=title or folder_name,
         folder=folder_name,
-        parameters=sum(weight.numel() for weight in model.parameters()),
+        parameters=parameter_count(model.config),
         beginning=_beginning(tokenizer),
         training=training or _training(folder / "history.json") or "Not recorded.",
     )

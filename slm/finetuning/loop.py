@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from slm.checkpoint.saving import save_model
+from slm.checkpoint.saving import save_model_as
 from slm.evaluation import Evaluation, evaluate
 from slm.finetuning.lora import add_lora
 from slm.finetuning.own_stories import own_stories
@@ -130,7 +130,7 @@ def _save(
 ) -> bool:
     """Save the model and LoRA's adapter; where that fails, say so: the model must not be lost."""
     try:
-        save_model(folder, model, tokenizer, kind=FINE_TUNED)
+        save_model_as(FINE_TUNED, folder, model, tokenizer)
         if adapter:
             # Embeddings are not adapted: without this, peft would look for them in the base model.
             adapter.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)

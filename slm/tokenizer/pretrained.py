@@ -151,9 +151,6 @@ class PretrainedTokenizer:
         return json.dumps(config | changes, indent=2, ensure_ascii=False).encode()
 
 
-ForeignTokenizer = PretrainedTokenizer  # its earlier name
-
-
 def _read_files(folder: Path) -> dict[str, bytes]:
     """The content of each file that there is of the tokenizer, by name."""
     if not (folder / "tokenizer.json").is_file():

@@ -13,7 +13,7 @@ from torch.amp import GradScaler
 
 from slm.batches import Batches, digest
 from slm.checkpoint.loading import load_model
-from slm.checkpoint.saving import save_model
+from slm.checkpoint.saving import save_model_as
 from slm.hardware.processes import ProcessGroup
 from slm.model.transformer import Transformer
 from slm.settings import ModelConfig, TrainConfig
@@ -192,7 +192,7 @@ class RunFolder:
         )
 
     def _save_model(self, state: TrainingState, tokenizer: Tokenizer) -> None:
-        save_model(self.path, state.model, tokenizer, kind=RUN)
+        save_model_as(RUN, self.path, state.model, tokenizer)
         write(self.path / "history.json", _history_file(state.history))
 
     def mend(self, state: TrainingState, tokenizer: Tokenizer) -> None:
