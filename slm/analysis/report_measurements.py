@@ -68,7 +68,8 @@ def sample_stories(
     model: Transformer, tokenizer: Tokenizer, n: int, **settings
 ) -> tuple[list[str], float]:
     """`n` stories without a prompt, and the share of them that ended by themselves within
-    `max_new_tokens`. `settings` are fields of `SamplingConfig`."""
+    `max_new_tokens`. `settings` are fields of `SamplingConfig`.
+    """
     eot = tokenizer.eot_id
     begin = [tokenizer.bos_id]
     sampling = SamplingConfig(**settings)
@@ -83,7 +84,8 @@ def hardest_words(
     nats: Sequence[torch.Tensor], tokenizer: Tokenizer, stories: Sequence[str], least: int = 5
 ) -> list[tuple[str, float, int]]:
     """The words that the model predicts worst: each with its mean nats, those of its tokens added
-    up, and how often it came. Words that came fewer than `least` times are left out."""
+    up, and how often it came. Words that came fewer than `least` times are left out.
+    """
     nats_of_word = defaultdict(list)
     for token_losses, story in zip(nats, stories, strict=True):
         pieces = tokenizer.pieces(tokenizer.encode(story))
@@ -99,7 +101,8 @@ def hardest_words(
 
 def _join_words(pieces: Sequence[str], losses: Sequence[float]) -> list[tuple[str, float]]:
     """Tokens as words: a token that begins with a letter goes on where the one before ended with
-    one. A word's loss is the sum of its tokens'."""
+    one. A word's loss is the sum of its tokens'.
+    """
     words = []
     for piece, loss in zip(pieces, losses, strict=True):
         if words and piece[0].isalpha() and words[-1][0][-1].isalpha():

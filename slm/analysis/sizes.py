@@ -28,9 +28,11 @@ class _Size:
 
 
 def size_table(models: dict[str, Transformer], tokenizer: Tokenizer, stories: Sequence[str]) -> str:
-    """What each of some models by name takes and gives, as a table to print: megabytes on disk and
-    in memory, bits per byte on stories, and tokens a second of one story, each compared with the
-    first model's. It takes some seconds for each."""
+    """Compare the size, quality and speed of models, as a table to print.
+
+    It has megabytes on disk and in memory, bits per byte on `stories`, and tokens per second of one
+    story, each compared with the first model's. Measuring takes some seconds per model.
+    """
     sizes = {name: _measure(model, tokenizer, stories) for name, model in models.items()}
     rows = [HEADER]
     for name, size in sizes.items():

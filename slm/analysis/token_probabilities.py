@@ -21,8 +21,10 @@ class TokenProbability:
 def token_probabilities(
     model: Transformer, tokenizer: Tokenizer, text: str, n_likeliest: int = 8
 ) -> list[TokenProbability]:
-    """The probability of each token of a text, given those before it, and the `n_likeliest` tokens
-    that the model expected most. Tokens beyond the context length are left out."""
+    """The probability of each token of a text, and the tokens that the model expected most.
+
+    Tokens beyond the context length are left out.
+    """
     ids = [tokenizer.bos_id, *tokenizer.encode(text)]
     ids = ids[: model.config.context_length + 1]
     inputs = ids[:-1]
@@ -46,10 +48,12 @@ def token_probabilities(
 def mean_attention(
     model: Transformer, tokenizer: Tokenizer, text: str, position: int
 ) -> list[float]:
-    """How much the token at a position, counted from 0, attends to each token up to itself: the
-    mean over all heads of all layers. The weight on the beginning-of-text token, where heads with
-    nothing to attend to rest (Xiao et al. 2023, arXiv:2309.17453), is left out, and the others are
-    scaled to add up to 1."""
+    """How much the token at a position, counted from 0, attends to each token up to itself.
+
+    It is the mean over all heads of all layers. The weight on the beginning-of-text token, where
+    heads with nothing to attend to rest (Xiao et al. 2023, arXiv:2309.17453), is left out, and the
+    others are scaled to add up to 1.
+    """
     ids = [tokenizer.bos_id, *tokenizer.encode(text)]
     ids = ids[: model.config.context_length]
     device = model.device

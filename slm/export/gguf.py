@@ -37,13 +37,15 @@ PARAMETER repeat_penalty {repetition_penalty}
 
 
 def export_gguf(folder: str | Path, file: str | Path, type: str = "f16") -> Path:
-    """Write a saved model as one GGUF file, for llama.cpp, Ollama and LM Studio, and beside it a
-    Modelfile for Ollama; return the file's path.
+    """Write a saved model as one GGUF file, for llama.cpp, Ollama and LM Studio; return its path.
 
-    `type` is that of the matrices: "f32", "f16", "q8_0" (8 bits in groups of 32) or "q4_0" (4
-    bits). The token that begins a story is put before a prompt, as here. Raises ImportError without
-    the library gguf, ValueError for another type, a model whose matrices have rows that cannot be
-    grouped, or a tokenizer that llama.cpp cannot imitate."""
+    A Modelfile for Ollama is written beside it. `type` is that of the matrices: "f32", "f16",
+    "q8_0" (8 bits in groups of 32) or "q4_0" (4 bits). llama.cpp puts the token that begins a story
+    before each prompt, as `slm.generate` does.
+
+    Raises ImportError without the library gguf, and ValueError for another type, a model whose
+    matrices cannot be divided into groups, or a tokenizer that llama.cpp cannot reproduce.
+    """
     check_choice("type", type, *GGUF_TYPES)
     try:
         import gguf
@@ -137,6 +139,7 @@ def _frequency_factors(config: ModelConfig) -> np.ndarray:
 
 def _interleave(matrix: np.ndarray, head_dim: int) -> np.ndarray:
     """Rows of queries or keys, `(H D, C)`, in llama.cpp's order: here the two numbers that rotary
-    positions turn together are D / 2 rows apart, there they stand side by side."""
+    positions turn together are D / 2 rows apart, there they stand side by side.
+    """
     halves = matrix.reshape(-1, 2, head_dim // 2, matrix.shape[1])  # (H, 2, D / 2, C)
     return halves.swapaxes(1, 2).reshape(matrix.shape)

@@ -48,7 +48,8 @@ def model_card(folder: str | Path, title: str | None = None, training: str | Non
     """Write the README.md of a saved model, as the hub shows it, and return its path.
 
     It says what the model is, how it was trained (from the run's `history.json`, where there is
-    one, or in words of your own), and its limits. Raises what `load_model` raises."""
+    one, or in words of your own), and its limits. Raises what `load_model` raises.
+    """
     folder = find_model(folder)
     model, tokenizer = load_model(folder)
     folder_name = folder.resolve().name
