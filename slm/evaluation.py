@@ -1,4 +1,4 @@
-"""Is it good? One score that compares models whatever their tokenizers: bits per byte."""
+"""Evaluation: bits per byte, a score that compares models with different tokenizers."""
 
 import math
 from collections.abc import Sequence
@@ -25,15 +25,17 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """Between how many equally likely tokens the model hesitates, on average."""
+        """Among how many equally likely tokens the model chooses, in effect."""
         return math.exp(self.nats_per_token)
 
 
 def evaluate(
     model: Transformer, tokenizer: Tokenizer, stories: Sequence[str], *, batch_size: int = 16
 ) -> Evaluation:
-    """Measure, in float32, how well a model predicts stories that it has not seen: `summarize` of
-    `token_nats`. Raises ValueError without a story, or where model and tokenizer do not fit."""
+    """Measure, in float32, how well a model predicts stories that it has not seen.
+
+    Raises ValueError without a story, or where model and tokenizer do not belong together.
+    """
     return summarize(token_nats(model, tokenizer, stories, batch_size=batch_size), stories)
 
 
@@ -50,11 +52,12 @@ def token_nats(
 ) -> list[Tensor]:
     """For each story the cross-entropies, in nats, of its tokens and of its end, `(tokens + 1,)`.
 
-    Every story stands alone as `<eot> story <eot>`, in windows side by side where it is longer than
-    the context. Raises ValueError as `evaluate` does."""
+    Every story is read by itself as `<eot> story <eot>`; one that is longer than the context is
+    divided into consecutive windows. Raises ValueError as `evaluate` does.
+    """
     if not stories or isinstance(stories, str):
         raise ValueError("There are no stories to evaluate on: give a list of at least one.")
-    model.check_tokenizer(tokenizer)
+    model.check_vocabulary(tokenizer.vocab_size)
     windows = _split_into_windows(tokenizer, stories, model.config.context_length)
     # Windows of about equal length stand together, so that little is computed for padding.
     by_length = sorted(range(len(windows)), key=lambda number: len(windows[number].ids))
@@ -85,7 +88,7 @@ def _split_into_windows(
 
 def _predict(windows: Sequence[Tensor], model: Transformer) -> list[Tensor]:
     """The cross-entropy of each id after the first, given those before it, for each window."""
-    device = model.output_embeddings.weight.device
+    device = model.device
     inputs = nn.utils.rnn.pad_sequence([ids[:-1] for ids in windows], batch_first=True)  # (B, T)
     targets = nn.utils.rnn.pad_sequence([ids[1:] for ids in windows], batch_first=True)  # (B, T)
     logits = model(inputs.to(device))  # (B, T, V)
@@ -96,8 +99,9 @@ def _predict(windows: Sequence[Tensor], model: Transformer) -> list[Tensor]:
 def summarize(nats: Sequence[Tensor], stories: Sequence[str]) -> Evaluation:
     """Add up the cross-entropies of the stories' tokens.
 
-    Bits per byte are what it takes, on average, to say the next byte of a story to one who has the
-    same model:  (sum of all nats / ln 2) / (UTF-8 bytes of all stories + one byte for each end)."""
+    Bits per byte say how many bits each byte of a story takes, on average, when the model is used
+    to compress it:  (sum of all nats / ln 2) / (UTF-8 bytes of all stories + one for each end).
+    """
     total_nats = sum(story.double().sum().item() for story in nats)
     tokens = sum(len(story) for story in nats)
     text_bytes = len("".join(stories).encode("utf-8", "replace"))

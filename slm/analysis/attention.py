@@ -10,7 +10,8 @@ def attention_maps(model: Transformer, ids: Tensor) -> Tensor:
     """How much each token attends to each earlier one: `(T,)` or `(1, T)` ids to `(L, H, T, T)`.
 
     Row t of a map holds the weights, summing to 1, with which token t gathers tokens 0 to t. They
-    are computed beside the model, from what goes into each attention while it reads the ids."""
+    are computed beside the model, from what goes into each attention while it reads the ids.
+    """
     tokens = ids.shape[-1]
     if ids.numel() != tokens:
         raise ValueError(f"attention_maps takes one row of ids, not {tuple(ids.shape)}.")
@@ -32,7 +33,8 @@ def attention_maps(model: Transformer, ids: Tensor) -> Tensor:
 
 def attention_weights(attention: Attention, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """The weights `(B, H, T, T)` with which the tokens in `x` `(B, T, C)` attend to each other:
-    softmax(q k / sqrt(D)), as in `slm.model.attend`, where they are not kept."""
+    softmax(q k / sqrt(D)), as in `slm.model.attend`, where they are not kept.
+    """
     q, k, _ = attention.project(x, cos, sin)  # (B, H, T, D), (B, G, T, D)
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # (B, H, T, D)
     scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # (B, H, T, T)

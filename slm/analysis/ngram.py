@@ -12,14 +12,16 @@ from slm.tokenizer.byte_pair import Tokenizer
 
 
 class NGram:
-    """An n-gram model: it predicts a token from the `n - 1` before it, by how often they came
-    together. With n = 2 it is a bigram model, with n = 3 a trigram model.
+    """An n-gram model: it predicts a token from the `n - 1` before it, by counting.
 
-    Where they came together seldom, it relies on fewer tokens before, by interpolated Kneser-Ney
-    smoothing (Kneser & Ney 1995; Chen & Goodman 1999): `discount` is taken off every count, and the
-    probability that this frees is distributed as the model of one token less says. That model does
-    not count how often a token came, but after how many different tokens.
-    Raises ValueError without a story, or for an `n` or a `discount` that makes no sense."""
+    With n = 2 it is a bigram model, with n = 3 a trigram model. Where few examples were counted, it
+    relies on fewer tokens before, by interpolated Kneser-Ney smoothing (Kneser & Ney 1995; Chen &
+    Goodman 1999): `discount` is subtracted from every count, and the probability that this frees is
+    distributed as the model of n - 1 predicts. That model does not count how often a token
+    occurred, but after how many different tokens.
+
+    Raises ValueError without a story, or for an `n` or a `discount` that makes no sense.
+    """
 
     def __init__(
         self, stories: Sequence[str], tokenizer: Tokenizer, n: int = 3, discount: float = 0.75
@@ -47,8 +49,10 @@ class NGram:
         return by_length[::-1]
 
     def _grams(self, ids: np.ndarray) -> np.ndarray:
-        """Each token after the first with the `n - 1` before it, `(N, n)`. No token sees anything
-        of the story before its own: in its place stand end-of-text tokens."""
+        """Each token after the first with the `n - 1` before it, `(N, n)`.
+
+        No token sees the story before its own: end-of-text tokens stand in its place.
+        """
         eot = self.tokenizer.eot_id
         padding = np.full(max(self.n - 2, 0), eot)
         padded = np.concatenate([padding, ids])
@@ -109,8 +113,10 @@ class NGram:
 
 @dataclass(frozen=True)
 class _Counts:
-    """How often grams of one length came, and the contexts in them: all but their last token. Grams
-    and contexts are integers, sorted, so that they can be searched."""
+    """How often the grams of one length occurred, and their contexts: all but the last token.
+
+    Grams and contexts are sorted integers, so that they can be searched.
+    """
 
     grams: np.ndarray
     gram_counts: np.ndarray

@@ -7,8 +7,10 @@ import numpy as np
 
 
 def distinct(stories: Sequence[str], n: int = 3) -> float:
-    """The share of all runs of `n` words that are different ones (distinct-n, Li et al. 2016,
-    arXiv:1510.03055). More stories give a lower share: compare sets of one size."""
+    """The share of different ones among all runs of `n` words (distinct-n).
+
+    (Li et al. 2016, arXiv:1510.03055.) More stories give a lower share: compare sets of one size.
+    """
     runs = []
     for story in stories:
         runs.extend(_runs(story, n))
@@ -18,8 +20,10 @@ def distinct(stories: Sequence[str], n: int = 3) -> float:
 
 
 def repetition(stories: Sequence[str], n: int = 4) -> float:
-    """The share of runs of `n` words that have occurred before in the same story, as a mean over
-    the stories (seq-rep-n, Welleck et al. 2019, arXiv:1908.04319)."""
+    """The share of runs of `n` words that occurred earlier in the same story (seq-rep-n).
+
+    It is the mean over the stories (Welleck et al. 2019, arXiv:1908.04319).
+    """
     shares = []
     for story in stories:
         runs = _runs(story, n)
@@ -52,15 +56,18 @@ class Copy:
 def longest_copies(
     stories: Sequence[str], training: Sequence[str], *, most: int = 1024
 ) -> list[Copy]:
-    """For each story its longest run of words, of up to `most`, that stands in one of the training
-    stories. Words are what white space divides. Held-out stories, which are not in the training
-    text either, show how much of this is natural.
+    """For each story the longest run of words, up to `most`, that is also in a training story.
+
+    Words are separated by white space. Held-out stories, which are not in the training text either,
+    show how much overlap is natural.
 
     All texts, one after the other, become one array of word numbers, and its *suffix array* is
     made (Manber & Myers 1993): all places in the text, sorted by what follows from there on, as in
     a dictionary. The run that has the most words in common with the one at a place stands next to
     it in this order, so that it need not be searched for.
-    Raises ValueError without stories on either side."""
+
+    Raises ValueError without stories on either side.
+    """
     if not stories or not training or isinstance(stories, str) or isinstance(training, str):
         raise ValueError("Give a list of stories, and the list of those that were trained on.")
     split = [text.split() for text in (*training, *stories)]
@@ -87,8 +94,10 @@ def longest_copies(
 
 
 def _number_words(texts: Sequence[Sequence[str]]) -> np.ndarray:
-    """All texts as one array of integers, one for each different word. After each text stands an
-    integer of its own, so that no run goes on from one text into the next."""
+    """All texts as one array of integers, one for each different word.
+
+    After each text stands an integer of its own, so that no run continues into the next text.
+    """
     numbers = {}
     for words in texts:
         for word in words:
@@ -103,7 +112,8 @@ def _number_words(texts: Sequence[Sequence[str]]) -> np.ndarray:
 def _rank_runs(text: np.ndarray, longest: int) -> list[np.ndarray]:
     """For runs of 1, 2, 4, 8, ... words, up to `longest` or more: the rank, in sorted order, of the
     run that begins at each place. Equal runs have equal ranks. Each list of ranks follows from
-    the one before: a run of 2 k words is the pair of the ranks of its two halves."""
+    the one before: a run of 2 k words is the pair of the ranks of its two halves.
+    """
     size = len(text)
     ranks = [np.unique(text, return_inverse=True)[1]]
     length = 1
@@ -119,7 +129,8 @@ def _rank_runs(text: np.ndarray, longest: int) -> list[np.ndarray]:
 
 def _longest_match_with_training(ranks: list[np.ndarray], training_end: int) -> np.ndarray:
     """For each place from `training_end` on: how many words the run there has in common with the
-    training run that matches it longest, which is the nearest before or after it in the order."""
+    training run that matches it longest, which is the nearest before or after it in the order.
+    """
     size = len(ranks[0])
     order = np.argsort(ranks[-1], kind="stable")  # the suffix array; of equal runs, training first
     is_training = order < training_end
@@ -138,7 +149,8 @@ def _longest_match_with_training(ranks: list[np.ndarray], training_end: int) -> 
 
 def _words_in_common(ranks: list[np.ndarray], a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """How many words the runs that begin at the places `a` and `b` have in common: the longest
-    runs are compared first, and where they are equal, what follows them."""
+    runs are compared first, and where they are equal, what follows them.
+    """
     size = len(ranks[0])
     length = np.zeros(len(a), np.int64)
     for level in reversed(range(len(ranks))):

@@ -1,6 +1,8 @@
 """One page about a model: how good, how original, and what it writes."""
 
+import errno
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from slm.analysis.report_measurements import measure
 from slm.model.transformer import Transformer
@@ -22,20 +24,36 @@ def story_report(
     evaluation_stories: int = 300,
     seed: int = 0,
 ) -> Path:
-    """Write one HTML page about a model, whole in itself, and give its path.
+    """Write a self-contained HTML page about a model, and return its path.
 
-    It has the score on validation stories beside those of n-gram models, the loss by position, the
-    hardest words, how often `samples` stories at temperature 0.8 stop, repeat themselves and copy
-    the training text, and a story for each of `slm.OPENINGS`, what is copied in it marked.
-    `stories` are those it was trained on and those to measure by (default: `slm.load_stories()`).
-    Raises ValueError where model and tokenizer do not fit."""
+    It shows the score on validation stories beside those of n-gram models, the loss by position,
+    the hardest words, how often `samples` stories at temperature 0.8 stop, repeat themselves and
+    copy the training text, and a story for each of `slm.OPENINGS` with the copied parts marked.
+    `stories` are those that the model was trained on, and the held-out ones that it is measured on
+    (default: `slm.load_stories()`).
+
+    Raises ValueError where model and tokenizer do not belong together, and OSError, before anything
+    is measured, where the file cannot be written.
+    """
     from slm.analysis.report_page import make_page  # draws pictures: it loads matplotlib
 
-    model.check_tokenizer(tokenizer)
+    file = Path(file)
+    model.check_vocabulary(tokenizer.vocab_size)
+    _check_writable(file)
     report = measure(
         model, tokenizer, stories or load_stories(), name, samples, evaluation_stories, seed
     )
     page = make_page(report)
     with explain_write_errors(file):
-        write(Path(file), page.encode("utf-8", "replace"))
-    return Path(file)
+        write(file, page.encode("utf-8", "replace"))
+    return file
+
+
+def _check_writable(file: Path) -> None:
+    """Raise OSError, in a sentence, where a file cannot be written."""
+    with explain_write_errors(file):
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder", str(file))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=file.parent):
+            pass

@@ -11,15 +11,15 @@ from slm.analysis.ngram import NGram
 from slm.analysis.openings import OPENINGS
 from slm.analysis.originality import Copy, distinct, longest_copies, repetition
 from slm.evaluation import Evaluation, summarize, token_nats
-from slm.generation.decoder import FastDecoder
+from slm.generation.decoder import IncrementalDecoder
 from slm.generation.text_generation import before_end, generate, generate_ids
-from slm.model.transformer import Transformer
+from slm.model.transformer import Transformer, parameter_count
 from slm.settings import ModelConfig, SamplingConfig
 from slm.stories.cleaning import Stories
 from slm.tokenizer.byte_pair import Tokenizer
 
-TEMPERATURE = 0.8
-MAX_NEW_TOKENS = 400
+TEMPERATURE = SamplingConfig.temperature
+MAX_NEW_TOKENS = SamplingConfig.max_new_tokens
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,12 @@ def sample_stories(
     model: Transformer, tokenizer: Tokenizer, n: int, **settings
 ) -> tuple[list[str], float]:
     """`n` stories without a prompt, and the share of them that ended by themselves within
-    `max_new_tokens`. `settings` are fields of `SamplingConfig`."""
+    `max_new_tokens`. `settings` are fields of `SamplingConfig`.
+    """
     eot = tokenizer.eot_id
     begin = [tokenizer.bos_id]
     sampling = SamplingConfig(**settings)
-    other_ends = tokenizer.end_ids[1:]
-    steps = generate_ids(FastDecoder(model), [begin], sampling, eot, n, other_ends)
+    steps = generate_ids(IncrementalDecoder(model), [begin], sampling, tokenizer.end_ids, n)
     rows = list(zip(*steps, strict=True))  # n rows, one column for each decode step
     stories = [tokenizer.decode(before_end(row, eot)) for row in rows]
     ended = sum(eot in row for row in rows)
@@ -84,7 +84,8 @@ def hardest_words(
     nats: Sequence[torch.Tensor], tokenizer: Tokenizer, stories: Sequence[str], least: int = 5
 ) -> list[tuple[str, float, int]]:
     """The words that the model predicts worst: each with its mean nats, those of its tokens added
-    up, and how often it came. Words that came fewer than `least` times are left out."""
+    up, and how often it came. Words that came fewer than `least` times are left out.
+    """
     nats_of_word = defaultdict(list)
     for token_losses, story in zip(nats, stories, strict=True):
         pieces = tokenizer.pieces(tokenizer.encode(story))
@@ -100,7 +101,8 @@ def hardest_words(
 
 def _join_words(pieces: Sequence[str], losses: Sequence[float]) -> list[tuple[str, float]]:
     """Tokens as words: a token that begins with a letter goes on where the one before ended with
-    one. A word's loss is the sum of its tokens'."""
+    one. A word's loss is the sum of its tokens'.
+    """
     words = []
     for piece, loss in zip(pieces, losses, strict=True):
         if words and piece[0].isalpha() and words[-1][0][-1].isalpha():
@@ -145,7 +147,7 @@ def measure(
     return StoryReport(
         name=name,
         config=model.config,
-        parameters=sum(weight.numel() for weight in model.parameters()),
+        parameters=parameter_count(model.config),
         source=stories.source,
         held_out_stories=len(held_out),
         scores=scores,

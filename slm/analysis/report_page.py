@@ -152,7 +152,8 @@ def _continuations(continuations: list[tuple[str, Copy]]) -> str:
 
 def _story(opening: str, text: str, copy: Copy) -> str:
     """A story in HTML: its opening in bold, and the longest run that was copied marked. The two can
-    overlap, so that the text is cut wherever one of them begins or ends."""
+    overlap, so that the text is cut wherever one of them begins or ends.
+    """
     opening_end = min(len(opening), len(text))
     copy_start, copy_end = _span_of(copy, text)
     cuts = sorted({0, opening_end, copy_start, copy_end, len(text)})

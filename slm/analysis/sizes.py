@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from slm.checkpoint.saving import save_model
 from slm.evaluation import evaluate
-from slm.generation.decoder import FastDecoder
+from slm.generation.decoder import IncrementalDecoder
 from slm.generation.text_generation import generate_ids
 from slm.model.transformer import Transformer
 from slm.settings import SamplingConfig
@@ -28,9 +28,11 @@ class _Size:
 
 
 def size_table(models: dict[str, Transformer], tokenizer: Tokenizer, stories: Sequence[str]) -> str:
-    """What each of some models by name takes and gives, as a table to print: megabytes on disk and
-    in memory, bits per byte on stories, and tokens a second of one story, each compared with the
-    first model's. It takes some seconds for each."""
+    """Compare the size, quality and speed of models, as a table to print.
+
+    It has megabytes on disk and in memory, bits per byte on `stories`, and tokens per second of one
+    story, each compared with the first model's. Measuring takes some seconds per model.
+    """
     sizes = {name: _measure(model, tokenizer, stories) for name, model in models.items()}
     rows = [HEADER]
     for name, size in sizes.items():
@@ -69,8 +71,8 @@ def _measure_speed(model: Transformer, tokenizer: Tokenizer, new_tokens: int = 2
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        decoder = FastDecoder(model)
-        list(generate_ids(decoder, prompts, sampling, eot_id=-1))  # -1: no token ends it early
+        decoder = IncrementalDecoder(model)
+        list(generate_ids(decoder, prompts, sampling, end_ids=()))  # no token ends it early
         seconds.append(time.perf_counter() - start)
     return new_tokens / min(seconds)
 

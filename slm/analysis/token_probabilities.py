@@ -21,15 +21,17 @@ class TokenProbability:
 def token_probabilities(
     model: Transformer, tokenizer: Tokenizer, text: str, n_likeliest: int = 8
 ) -> list[TokenProbability]:
-    """The probability of each token of a text, given those before it, and the `n_likeliest` tokens
-    that the model expected most. Tokens beyond the context length are left out."""
+    """The probability of each token of a text, and the tokens that the model expected most.
+
+    Tokens beyond the context length are left out.
+    """
     ids = [tokenizer.bos_id, *tokenizer.encode(text)]
     ids = ids[: model.config.context_length + 1]
     inputs = ids[:-1]
     targets = ids[1:]
     if not targets:
         return []
-    device = model.model.embed_tokens.weight.device
+    device = model.device
     with evaluating(model):
         logits = model(torch.tensor([inputs], device=device))[0]  # (T, V)
     probabilities = logits.float().cpu().softmax(-1)  # (T, V)
@@ -46,13 +48,15 @@ def token_probabilities(
 def mean_attention(
     model: Transformer, tokenizer: Tokenizer, text: str, position: int
 ) -> list[float]:
-    """How much the token at a position, counted from 0, attends to each token up to itself: the
-    mean over all heads of all layers. The weight on the beginning-of-text token, where heads with
-    nothing to attend to rest (Xiao et al. 2023, arXiv:2309.17453), is left out, and the others are
-    scaled to add up to 1."""
+    """How much the token at a position, counted from 0, attends to each token up to itself.
+
+    It is the mean over all heads of all layers. The weight on the beginning-of-text token, where
+    heads with nothing to attend to rest (Xiao et al. 2023, arXiv:2309.17453), is left out, and the
+    others are scaled to add up to 1.
+    """
     ids = [tokenizer.bos_id, *tokenizer.encode(text)]
     ids = ids[: model.config.context_length]
-    device = model.model.embed_tokens.weight.device
+    device = model.device
     maps = attention_maps(model, torch.tensor(ids, device=device)).cpu()  # (L, H, T, T)
     mean = maps.mean((0, 1))  # (T, T)
     weights = mean[position + 1, 1 : position + 2]  # (position + 1,); column 0 is the beginning

@@ -1,4 +1,4 @@
-"""A model becomes a folder, and a folder a model."""
+"""Saving models to folders, and loading them."""
 
 from slm.checkpoint.loading import load_model
 from slm.checkpoint.saving import save_model

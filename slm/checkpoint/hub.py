@@ -9,9 +9,11 @@ MAX_BYTES = 2_000_000_000  # of weights: a larger model would not be small
 
 
 def fetch_model(name: str) -> Path:
-    """A folder with a model of the hub, "owner/name", downloaded once. Raises ConnectionError where
-    the hub cannot be reached, FileNotFoundError where it has no such model, and ValueError for one
-    that is too large."""
+    """The folder of a model of the hub, "owner/name", which is downloaded once.
+
+    Raises ConnectionError where the hub cannot be reached, FileNotFoundError where it has no such
+    model, and ValueError for one that is too large.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,

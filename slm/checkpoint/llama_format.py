@@ -1,13 +1,14 @@
-"""A Hugging Face Llama's files: what stands in config.json, and which tensors there are.
+"""The format of a Hugging Face Llama: the content of config.json, and which tensors there are.
 
 A model that loads must compute what transformers computes. So every key of a config.json is either
-understood, or known to change nothing, or a reason to refuse the model."""
+understood, or known to change nothing, or a reason to refuse the model.
+"""
 
 import torch
 
 from slm.model.rope_scaling import LinearScaling, Llama3Scaling, ScaledModelConfig
 from slm.model.transformer import Transformer
-from slm.settings import ModelConfig
+from slm.settings import ModelConfig, SamplingConfig
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.tokenizer.pretrained import PretrainedTokenizer
 
@@ -27,7 +28,7 @@ LLAMA_NAMES = {
 }
 
 # What transformers assumes where config.json says nothing, for keys that are understood.
-DEFAULTS = {
+HF_DEFAULTS = {
     "num_key_value_heads": None,
     "rms_norm_eps": 1e-6,
     "tie_word_embeddings": False,
@@ -35,8 +36,8 @@ DEFAULTS = {
 }
 ROPE_THETA = 10_000.0
 
-# Keys that would change what is computed, and the values that leave a plain Llama. A missing key or
-# null is one of these too.
+# Keys that would change what is computed, and the values of a plain Llama. A missing key or null is
+# fine too.
 PLAIN_VALUES = {
     "hidden_act": ("silu", "swish"),
     "attention_bias": (False,),
@@ -54,8 +55,8 @@ PLAIN_VALUES = {
     "architectures": (["LlamaForCausalLM"], ["LLaMAForCausalLM"]),
 }
 
-# Keys that change nothing of what is computed.
-HARMLESS = {
+# Keys that do not change what is computed.
+IGNORED_KEYS = {
     # Who saved it, and how.
     "_attn_implementation",
     "_attn_implementation_autoset",
@@ -143,7 +144,7 @@ def to_llama_config(model: Transformer, tokenizer: Tokenizer, dtype: torch.dtype
     """The content of config.json for a model whose weights are saved in `dtype`."""
     config = model.config
     settings = {key: getattr(config, field) for field, key in LLAMA_NAMES.items()}
-    llama = {
+    hf_config = {
         "model_type": "llama",
         "hidden_act": "silu",
         "attention_bias": False,
@@ -156,18 +157,21 @@ def to_llama_config(model: Transformer, tokenizer: Tokenizer, dtype: torch.dtype
         "dtype": str(dtype).removeprefix("torch."),
     }
     if config.rope_scaling is not None:
-        llama["rope_scaling"] = _to_rope_scaling(config.rope_scaling)
-    llama.update(_tokenizer_entries(tokenizer))
+        hf_config["rope_scaling"] = _to_rope_scaling(config.rope_scaling)
+    hf_config.update(_tokenizer_entries(tokenizer))
     quantization = getattr(model, "quantization", None)
     if quantization is not None:  # no other library reads such weights: say so by the type
-        llama["model_type"] = "slm-quantized"
-        llama["quantization"] = quantization
-    return llama
+        hf_config["model_type"] = "slm-quantized"
+        hf_config["quantization"] = quantization
+    return hf_config
 
 
 def _tokenizer_entries(tokenizer: Tokenizer | PretrainedTokenizer) -> dict:
-    """What config.json says of the tokenizer. "prefix" is the text that transformers' pipeline puts
-    before a prompt: not where the tokenizer puts that token there itself."""
+    """The entries of config.json about the tokenizer.
+
+    "prefix" is the text that transformers' pipeline puts before a prompt. It is left out where the
+    tokenizer adds that token itself.
+    """
     prefix = {"prefix": tokenizer.decode([tokenizer.bos_id])}
     if not isinstance(tokenizer, PretrainedTokenizer):
         return prefix
@@ -176,28 +180,31 @@ def _tokenizer_entries(tokenizer: Tokenizer | PretrainedTokenizer) -> dict:
 
 def to_generation_config(model: Transformer, tokenizer: Tokenizer) -> dict:
     """The content of generation_config.json: transformers then samples as this package does."""
+    sampling = SamplingConfig()
     return {
         "bos_token_id": tokenizer.bos_id,
         "eos_token_id": _one_or_list(tokenizer.end_ids),
         "pad_token_id": tokenizer.eot_id,
-        "max_new_tokens": min(400, model.config.context_length),
+        "max_new_tokens": min(sampling.max_new_tokens, model.config.context_length),
         "do_sample": True,
-        "temperature": 0.8,
-        "top_k": 0,
-        "min_p": 0.05,
+        "temperature": sampling.temperature,
+        "top_k": 0,  # all tokens: transformers would otherwise keep the 50 likeliest
+        "min_p": sampling.min_p,
     }
 
 
-def from_llama_config(llama: dict) -> ModelConfig:
-    """The model's settings from the content of config.json. Raises ValueError where they are not
-    those of a Llama that this package can compute, or where one is missing."""
-    expected_type = "slm-quantized" if llama.get("quantization") else "llama"
-    if llama.get("model_type") != expected_type:
-        raise ValueError(f"its model_type is {llama.get('model_type')!r}, not 'llama'")
-    _refuse_unknown_keys(llama)
-    values = DEFAULTS | llama
-    rope = _rope_parameters(llama)
-    values["rope_theta"] = rope.get("rope_theta", llama.get("rope_theta", ROPE_THETA))
+def from_llama_config(hf_config: dict) -> ModelConfig:
+    """The model's settings, from the content of config.json.
+
+    Raises ValueError where one is missing, or where this package cannot compute such a model.
+    """
+    expected_type = "slm-quantized" if hf_config.get("quantization") else "llama"
+    if hf_config.get("model_type") != expected_type:
+        raise ValueError(f"its model_type is {hf_config.get('model_type')!r}, not 'llama'")
+    _refuse_unknown_keys(hf_config)
+    values = HF_DEFAULTS | hf_config
+    rope = _rope_parameters(hf_config)
+    values["rope_theta"] = rope.get("rope_theta", hf_config.get("rope_theta", ROPE_THETA))
     missing = [key for key in LLAMA_NAMES.values() if key not in values]
     if missing:
         raise ValueError(f"there is no {missing[0]} in config.json")
@@ -207,9 +214,10 @@ def from_llama_config(llama: dict) -> ModelConfig:
         config = ModelConfig(**settings)
     else:
         config = ScaledModelConfig(**settings, rope_scaling=scaling)
-    if llama.get("head_dim") not in (None, config.head_dim):
-        width = f"hidden_size / num_attention_heads ({config.head_dim})"
-        raise ValueError(f"its head_dim is {llama['head_dim']!r}, and only {width} is supported")
+    if hf_config.get("head_dim") not in (None, config.head_dim):
+        head_dim = f"its head_dim is {hf_config['head_dim']!r}"
+        supported = f"hidden_size / num_attention_heads ({config.head_dim})"
+        raise ValueError(f"{head_dim}, and only {supported} is supported")
     if config.rope_theta < 1:
         raise ValueError(f"its rope_theta is {config.rope_theta!r}, and it must be 1 or more")
     if config.context_length > MAX_CONTEXT_LENGTH:
@@ -218,10 +226,10 @@ def from_llama_config(llama: dict) -> ModelConfig:
     return config
 
 
-def _refuse_unknown_keys(llama: dict) -> None:
+def _refuse_unknown_keys(hf_config: dict) -> None:
     """Raise ValueError for a key, or a value of one, that may change what the model computes."""
-    for key, value in llama.items():
-        if value is None or key in HARMLESS or key in UNDERSTOOD:
+    for key, value in hf_config.items():
+        if value is None or key in IGNORED_KEYS or key in UNDERSTOOD:
             continue
         if key not in PLAIN_VALUES:
             raise ValueError(f"its config.json has {key}, which is not supported")
@@ -230,14 +238,14 @@ def _refuse_unknown_keys(llama: dict) -> None:
 
 
 def _same(value: object, plain: object) -> bool:
-    """Equal, with True and 1 told apart, as in JSON."""
+    """Whether two values are equal in JSON, where True and 1 differ."""
     return value == plain and isinstance(value, bool) == isinstance(plain, bool)
 
 
-def _rope_parameters(llama: dict) -> dict:
-    """The entry about rotary positions: transformers 4 calls it rope_scaling, 5 rope_parameters."""
-    old = llama.get("rope_scaling") or {}
-    new = llama.get("rope_parameters") or {}
+def _rope_parameters(hf_config: dict) -> dict:
+    """The entry about rotary positions: rope_scaling in transformers 4, rope_parameters in 5."""
+    old = hf_config.get("rope_scaling") or {}
+    new = hf_config.get("rope_parameters") or {}
     for rope in (old, new):
         if not isinstance(rope, dict):
             raise ValueError(f"its rotary positions cannot be understood: {rope!r}")
@@ -247,7 +255,7 @@ def _rope_parameters(llama: dict) -> dict:
 
 
 def _rope_scaling(rope: dict, context_length: int) -> LinearScaling | Llama3Scaling | None:
-    """How rotary positions are scaled. Raises ValueError for a way that is not known here."""
+    """How rotary positions are scaled. Raises ValueError for a kind that is not supported."""
     rope = {key: value for key, value in rope.items() if value is not None}
     kind = rope.pop("rope_type", rope.get("type", "default"))
     rope.pop("type", None)
@@ -277,7 +285,9 @@ def _one_or_list(ids: tuple[int, ...]) -> int | list[int]:
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a Llama that is not quantized."""
-    C, F, V = config.d_model, config.d_ff, config.vocab_size
+    C = config.d_model
+    M = config.d_ff
+    V = config.vocab_size
     kv_width = config.n_kv_heads * config.head_dim
     layer_shapes = {
         "input_layernorm.weight": (C,),
@@ -286,9 +296,9 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         "self_attn.v_proj.weight": (kv_width, C),
         "self_attn.o_proj.weight": (C, C),
         "post_attention_layernorm.weight": (C,),
-        "mlp.gate_proj.weight": (F, C),
-        "mlp.up_proj.weight": (F, C),
-        "mlp.down_proj.weight": (C, F),
+        "mlp.gate_proj.weight": (M, C),
+        "mlp.up_proj.weight": (M, C),
+        "mlp.down_proj.weight": (C, M),
     }
     shapes = {"model.embed_tokens.weight": (V, C), "model.norm.weight": (C,)}
     for layer in range(config.n_layers):

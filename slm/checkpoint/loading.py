@@ -1,11 +1,11 @@
-"""A folder becomes a model: one of ours, or any small Llama."""
+"""Loading a model from a folder: one of this package's, or any small Llama."""
 
 import json
 from pathlib import Path
 
 from slm.checkpoint.hub import fetch_model
 from slm.checkpoint.llama_format import from_llama_config
-from slm.checkpoint.weights import StoredWeights, fill, weight_files
+from slm.checkpoint.weights import StoredWeights, existing_file, load_tensors, weight_files
 from slm.model.transformer import Transformer
 from slm.quantization.matrix import quantize
 from slm.settings import ModelConfig
@@ -19,41 +19,43 @@ MAX_JSON_BYTES = 10_000_000  # of config.json: a real one has a thousand
 def load_model(folder_or_name: str | Path) -> tuple[Transformer, Tokenizer]:
     """Load a model, in float32 on the CPU, and its tokenizer.
 
-    `folder_or_name` is a folder, the name of a model in the package, or "owner/name" of any small
-    Llama on the Hugging Face hub. A model that loads computes what transformers computes; any other
-    is refused. Raises FileNotFoundError where there is no model, ConnectionError where the hub
-    cannot be reached, and ValueError, with the reason, for one that is damaged or of another
-    kind."""
+    `folder_or_name` is a folder, the name of a bundled model, or "owner/name" of any small Llama on
+    the Hugging Face hub. A model that loads computes what transformers computes; any other is
+    refused.
+
+    Raises FileNotFoundError where there is no model, ConnectionError where the hub cannot be
+    reached, and ValueError, with the reason, for a model that is damaged or of another kind.
+    """
     folder = find_model(folder_or_name)
     try:
-        llama = _read_json(folder / "config.json")
-        config = from_llama_config(llama)
-        quantization = _quantization(llama)
+        hf_config = _read_json(folder / "config.json")
+        config = from_llama_config(hf_config)
+        quantization = _quantization(hf_config)
         stored = StoredWeights(weight_files(folder))
         stored.check(config, quantization)
         model = _build(config, quantization)
-        fill(model, stored.load())
-        tokenizer = _load_tokenizer(folder, llama)
-        model.check_tokenizer(tokenizer)
+        load_tensors(model, stored.load())
+        tokenizer = _load_tokenizer(folder, hf_config)
+        model.check_vocabulary(tokenizer.vocab_size)
     except ValueError as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"The model in {folder} is damaged or of another kind: {reason}") from None
-    # peft writes this into an adapter of LoRA, as the model that it belongs to.
+    # peft stores this in a LoRA adapter, as the name of the model that it belongs to.
     model.name_or_path = str(folder_or_name if _is_hub_name(folder_or_name) else folder.resolve())
     return model.eval(), tokenizer
 
 
 def find_model(folder_or_name: str | Path) -> Path:
     """The folder of a model: itself, the bundled model of that name, or one fetched from the hub.
-    Raises FileNotFoundError where it holds no config.json, and what `fetch_model` raises."""
+
+    Raises FileNotFoundError where it holds no config.json, and what `fetch_model` raises.
+    """
     folder = Path(folder_or_name).expanduser()
     if not folder.exists() and (ASSETS / folder / "config.json").exists():
         folder = ASSETS / folder
     elif _is_hub_name(folder):
         folder = fetch_model(folder.as_posix())
-    if not (folder / "config.json").is_file():
-        mend = "name a folder that slm.save_model or slm.train has written"
-        raise FileNotFoundError(f"There is no model at {folder / 'config.json'}: {mend}.")
+    existing_file(folder / "config.json")
     return folder
 
 
@@ -77,9 +79,9 @@ def _read_json(path: Path) -> dict:
     return content
 
 
-def _quantization(llama: dict) -> dict | None:
+def _quantization(hf_config: dict) -> dict | None:
     """Bits and group size of a quantized model; None where it is not quantized."""
-    quantization = llama.get("quantization")
+    quantization = hf_config.get("quantization")
     if not quantization:
         return None
     known = isinstance(quantization, dict) and set(quantization) == {
@@ -105,7 +107,9 @@ def _build(config: ModelConfig, quantization: dict | None) -> Transformer:
     return quantize(model, quantization["bits"], quantization["group_size"])
 
 
-def _load_tokenizer(folder: Path, llama: dict) -> Tokenizer:
-    """Our own kind of tokenizer, where that is what the folder holds, else any other."""
-    is_ours = llama.get("prefix") == END_OF_TEXT and "slm_tokenizer" not in llama
+def _load_tokenizer(folder: Path, hf_config: dict) -> Tokenizer:
+    """The tokenizer of a folder: this package's own kind, or any other."""
+    # `to_llama_config` writes this prefix for the package's own tokenizers. Where another kind has
+    # the same prefix, it adds the key slm_tokenizer.
+    is_ours = hf_config.get("prefix") == END_OF_TEXT and "slm_tokenizer" not in hf_config
     return load_tokenizer(folder) if is_ours else PretrainedTokenizer(folder)

@@ -1,4 +1,4 @@
-"""A model becomes a folder: a Hugging Face model, with no conversion step."""
+"""Saving a model as a folder, in the format of a Hugging Face Llama."""
 
 import json
 from pathlib import Path
@@ -21,17 +21,28 @@ def save_model(
     model: Transformer,
     tokenizer: Tokenizer,
     dtype: torch.dtype = torch.float32,
-    *,
-    kind: str = MODEL,
 ) -> Path:
-    """Save a model and its tokenizer as a folder that transformers loads as it is; return its path.
+    """Save a model and its tokenizer as a folder that transformers loads directly; return its path.
 
     Each file is written whole or not at all. With `dtype` torch.float16 the weights take half the
-    space, and lose next to nothing. `kind` is what the folder holds, of those in
-    slm.utils.folder_marker. Raises ValueError where model and tokenizer do not belong together, a
-    weight is NaN or infinite, or the folder holds something of another kind, as a training run,
-    which would be lost; and OSError, in a sentence, where the folder cannot be written."""
-    model.check_tokenizer(tokenizer)
+    space, and lose hardly any precision.
+
+    Raises ValueError where model and tokenizer do not belong together, a weight is NaN or infinite,
+    or the folder holds something else that would be lost, such as a training run; and OSError, in a
+    sentence, where the folder cannot be written.
+    """
+    return save_model_as(MODEL, folder, model, tokenizer, dtype)
+
+
+def save_model_as(
+    kind: str,
+    folder: str | Path,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    dtype: torch.dtype = torch.float32,
+) -> Path:
+    """Do what `save_model` does, for a folder of any of the kinds in slm/utils/folder_marker.py."""
+    model.check_vocabulary(tokenizer.vocab_size)
     folder = Path(folder).expanduser()
     config = to_llama_config(model, tokenizer, dtype)
     generation = to_generation_config(model, tokenizer)
@@ -48,7 +59,7 @@ def save_model(
 
 
 def _tensors(model: Transformer, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The tensors by name, on the CPU, in `dtype`; those of a quantized model as they are."""
+    """The tensors by name, on the CPU, in `dtype`; those of a quantized model unchanged."""
     if hasattr(model, "quantization"):
         return model.state_dict()
     return {name: value.to("cpu", dtype) for name, value in model.state_dict().items()}

@@ -1,6 +1,7 @@
 """The tensors of a folder: which there are, whether they fit the model, and loading them.
 
-What a file says of itself is compared with what the model needs before any memory is taken."""
+The headers of the files are compared with what the model needs before any memory is allocated.
+"""
 
 import json
 from pathlib import Path
@@ -20,10 +21,12 @@ FLOATS = {"F64", "F32", "F16", "BF16"}  # the kinds of numbers that weights may 
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The folder's files of tensors: model.safetensors, or those that its index names. Raises
-    FileNotFoundError for one that is missing, ValueError for an index that is damaged."""
+    """The folder's files of tensors: model.safetensors, or those that its index names.
+
+    Raises FileNotFoundError for one that is missing, ValueError for an index that is damaged.
+    """
     if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
-        return [_existing(folder / WEIGHTS)]
+        return [existing_file(folder / WEIGHTS)]
     try:
         index = json.loads((folder / INDEX).read_bytes())
         names = sorted(set(index["weight_map"].values()))
@@ -34,10 +37,11 @@ def weight_files(folder: Path) -> list[Path]:
             raise ValueError(f"{INDEX} names {name!r}, which is no file of this folder")
     if not names:
         raise ValueError(f"{INDEX} names no files")
-    return [_existing(folder / name) for name in names]
+    return [existing_file(folder / name) for name in names]
 
 
-def _existing(path: Path) -> Path:
+def existing_file(path: Path) -> Path:
+    """The path of a model's file. Raises FileNotFoundError where there is none."""
     if not path.is_file():
         mend = "name a folder that slm.save_model or slm.train has written"
         raise FileNotFoundError(f"There is no model at {path}: {mend}.")
@@ -45,8 +49,10 @@ def _existing(path: Path) -> Path:
 
 
 class StoredWeights:
-    """The tensors of a folder's files, by what their headers say: nothing is loaded yet. Raises
-    ValueError where a file is damaged, or two have the same tensor."""
+    """The tensors of a folder's files, as their headers describe them; nothing is loaded yet.
+
+    Raises ValueError where a file is damaged, or two have the same tensor.
+    """
 
     def __init__(self, files: list[Path]):
         self._files: dict[str, Path] = {}  # tensor to file
@@ -102,8 +108,10 @@ class StoredWeights:
 
 
 def _is_ignored(name: str, config: ModelConfig) -> bool:
-    """Whether a tensor is one that transformers ignores too: old files hold the rotary frequencies,
-    and some the shared table twice."""
+    """Whether transformers ignores a tensor too.
+
+    Old files hold the rotary frequencies, and some hold the shared table twice.
+    """
     repeated_table = name == "lm_head.weight" and config.tie_embeddings
     return repeated_table or name.endswith(".self_attn.rotary_emb.inv_freq")
 
@@ -132,8 +140,10 @@ def _quantized_shapes(
 
 
 def check_finite(tensors: dict[str, Tensor]) -> None:
-    """Raise ValueError, naming the tensor, where a number is NaN, infinite or so large that what is
-    computed with it would be."""
+    """Raise ValueError, naming the tensor, where a number is NaN, infinite or much too large.
+
+    Results computed with such a large number would be infinite.
+    """
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             continue
@@ -144,7 +154,7 @@ def check_finite(tensors: dict[str, Tensor]) -> None:
             raise ValueError(f"the weights {name} hold a number as large as {largest:.0e}")
 
 
-def fill(model: Transformer, tensors: dict[str, Tensor]) -> None:
+def load_tensors(model: Transformer, tensors: dict[str, Tensor]) -> None:
     """Copy the tensors into the model. Raises ValueError where they do not fit."""
     if model.config.tie_embeddings and "lm_head.weight" in tensors:
         repeated = tensors["lm_head.weight"]

@@ -12,7 +12,7 @@ from slm.export.requirements import missing_library, require_unquantized
 from slm.export.temporary_file import temporary_file
 from slm.model.rope_scaling import LinearScaling, Llama3Scaling
 from slm.model.transformer import Transformer
-from slm.settings import ModelConfig
+from slm.settings import ModelConfig, SamplingConfig
 from slm.utils.files import write
 from slm.utils.settings_checks import check_choice
 from slm.utils.write_errors import explain_write_errors
@@ -23,27 +23,29 @@ if TYPE_CHECKING:
 GGUF_TYPES = ("f32", "f16", "q8_0", "q4_0")
 GROUP_SIZE = 32  # weights that share a scale in q8_0 and q4_0
 
-# llama.cpp's own defaults hold repeated words down: these are slm.generate's.
+# The sampling parameters are slm.generate's: llama.cpp's own defaults penalise repetition.
 MODELFILE = """FROM ./{name}
 TEMPLATE \"\"\"{{{{ .Prompt }}}}\"\"\"
 PARAMETER stop "{end}"
 PARAMETER num_ctx {length}
-PARAMETER temperature 0.8
+PARAMETER temperature {temperature}
 PARAMETER top_k 0
 PARAMETER top_p 1.0
-PARAMETER min_p 0.05
-PARAMETER repeat_penalty 1.0
+PARAMETER min_p {min_p}
+PARAMETER repeat_penalty {repetition_penalty}
 """
 
 
 def export_gguf(folder: str | Path, file: str | Path, type: str = "f16") -> Path:
-    """Write a saved model as one GGUF file, for llama.cpp, Ollama and LM Studio, and beside it a
-    Modelfile for Ollama; return the file's path.
+    """Write a saved model as one GGUF file, for llama.cpp, Ollama and LM Studio; return its path.
 
-    `type` is that of the matrices: "f32", "f16", "q8_0" (8 bits in groups of 32) or "q4_0" (4
-    bits). The token that begins a story is put before a prompt, as here. Raises ImportError without
-    the library gguf, ValueError for another type, a model whose matrices have rows that cannot be
-    grouped, or a tokenizer that llama.cpp cannot imitate."""
+    A Modelfile for Ollama is written beside it. `type` is that of the matrices: "f32", "f16",
+    "q8_0" (8 bits in groups of 32) or "q4_0" (4 bits). llama.cpp puts the token that begins a story
+    before each prompt, as `slm.generate` does.
+
+    Raises ImportError without the library gguf, and ValueError for another type, a model whose
+    matrices cannot be divided into groups, or a tokenizer that llama.cpp cannot reproduce.
+    """
     check_choice("type", type, *GGUF_TYPES)
     try:
         import gguf
@@ -64,7 +66,11 @@ def export_gguf(folder: str | Path, file: str | Path, type: str = "f16") -> Path
         writer.write_tensors_to_file()
         writer.close()
 
+    sampling = SamplingConfig()
     modelfile = MODELFILE.format(
+        temperature=sampling.temperature,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
         name=file.name,
         end=tokenizer.decode([tokenizer.eot_id]),
         length=model.config.context_length,
@@ -133,6 +139,7 @@ def _frequency_factors(config: ModelConfig) -> np.ndarray:
 
 def _interleave(matrix: np.ndarray, head_dim: int) -> np.ndarray:
     """Rows of queries or keys, `(H D, C)`, in llama.cpp's order: here the two numbers that rotary
-    positions turn together are D / 2 rows apart, there they stand side by side."""
+    positions turn together are D / 2 rows apart, there they stand side by side.
+    """
     halves = matrix.reshape(-1, 2, head_dim // 2, matrix.shape[1])  # (H, 2, D / 2, C)
     return halves.swapaxes(1, 2).reshape(matrix.shape)

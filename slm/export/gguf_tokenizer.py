@@ -1,7 +1,8 @@
 """A tokenizer as GGUF describes it: llama.cpp must make the same ids of a text as we do.
 
 llama.cpp has the rules for splitting and merging text in its own code, by name. A tokenizer.json is
-matched with these rules; one that matches none is refused, since it would give other ids."""
+matched with these rules; one that matches none is refused, since it would give other ids.
+"""
 
 import json
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ DIGITS = {"type": "Digits", "individual_digits": True}
 @dataclass(frozen=True)
 class ByteLevelRules:
     """How a byte-level tokenizer splits a text, and whether a whole word is taken without merging
-    where it is a token."""
+    where it is a token.
+    """
 
     splits: tuple[dict, ...]
     ignore_merges: bool
@@ -57,7 +59,8 @@ PREPEND_SPACE = {"type": "Prepend", "prepend": SPACE}
 
 def add_tokenizer(writer: "GGUFWriter", tokenizer: Tokenizer) -> None:
     """Write tokens, merges and special tokens. Raises ValueError for a tokenizer that llama.cpp
-    would not imitate."""
+    would not imitate.
+    """
     content = _tokenizer_json(tokenizer)
     model = content["model"]
     if model.get("type") != "BPE":
@@ -155,7 +158,8 @@ def _prepends_space(content: dict) -> bool:
 
 def _check_sentencepiece(vocab: dict[str, int], merges: list[list[str]]) -> None:
     """Raise ValueError where the merges are not SentencePiece's. llama.cpp has no list of merges:
-    of neighbours that form a token together, it merges those with the best score first."""
+    of neighbours that form a token together, it merges those with the best score first.
+    """
     if not set(vocab) >= BYTE_NAMES:
         raise _unsupported("it has no tokens for the 256 bytes")
     finished = set()

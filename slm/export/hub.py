@@ -9,11 +9,14 @@ PRIVATE_FILES = ["training.safetensors"]  # the state of a run: nobody else can 
 
 
 def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
-    """Upload a saved model to the Hugging Face hub as `name`, "you/your-model", with a model card
-    where it has none; return its address.
+    """Upload a saved model to the Hugging Face hub as `name`, "you/your-model"; return its address.
 
-    Log in first: `hf auth login`. The state that resumes training is not uploaded. Raises
-    FileNotFoundError without a model, and what huggingface_hub raises, as without a login."""
+    Log in first: `hf auth login`. A model card is added where there is none. The state of training
+    is not uploaded.
+
+    Raises
+    FileNotFoundError without a model, and what huggingface_hub raises, as without a login.
+    """
     from huggingface_hub import HfApi
 
     folder = find_model(folder)

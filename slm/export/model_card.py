@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from slm.checkpoint.loading import find_model, load_model
+from slm.model.transformer import parameter_count
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.utils.files import write
 from slm.utils.write_errors import explain_write_errors
@@ -47,7 +48,8 @@ def model_card(folder: str | Path, title: str | None = None, training: str | Non
     """Write the README.md of a saved model, as the hub shows it, and return its path.
 
     It says what the model is, how it was trained (from the run's `history.json`, where there is
-    one, or in words of your own), and its limits. Raises what `load_model` raises."""
+    one, or in words of your own), and its limits. Raises what `load_model` raises.
+    """
     folder = find_model(folder)
     model, tokenizer = load_model(folder)
     folder_name = folder.resolve().name
@@ -55,7 +57,7 @@ def model_card(folder: str | Path, title: str | None = None, training: str | Non
         **vars(model.config),
         title=title or folder_name,
         folder=folder_name,
-        parameters=sum(weight.numel() for weight in model.parameters()),
+        parameters=parameter_count(model.config),
         beginning=_beginning(tokenizer),
         training=training or _training(folder / "history.json") or "Not recorded.",
     )

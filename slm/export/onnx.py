@@ -13,8 +13,7 @@ from slm.model.transformer import Transformer
 
 
 class _GrowingCache:
-    """What `KVCache` is to the model's attention, made of tensors that grow: ONNX has no memory
-    that could be written to."""
+    """A key-value cache of tensors that grow: ONNX cannot write into a `KVCache`."""
 
     def __init__(self, past: Tensor):
         self.past = past  # (L, B, 2 G, S, D)
@@ -37,7 +36,8 @@ class _OnnxTransformer(nn.Module):
 
     def forward(self, ids: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """Ids `(B, T)` and the keys and values of S tokens before them, `(L, B, 2 G, S, D)`, to
-        logits `(B, T, V)` and the keys and values of all, `(L, B, 2 G, S + T, D)`."""
+        logits `(B, T, V)` and the keys and values of all, `(L, B, 2 G, S + T, D)`.
+        """
         decoder = self.inner.model
         read = past.shape[3]  # S
         new = ids.shape[1]  # T
@@ -59,7 +59,8 @@ def export_onnx(folder: str | Path, file: str | Path, *, int8: bool = False) -> 
     G, S, D)`, with S = 0 at first; it gives "logits" `(B, T, V)` and "present", the next call's
     past. With `int8`, the matrices are in 8 bits. The tokenizer is the folder's `tokenizer.json`.
     Raises ImportError where onnx, onnxscript or (for `int8`) onnxruntime are not installed, and
-    ValueError for a quantized model."""
+    ValueError for a quantized model.
+    """
     _import_libraries(int8)
     model, _ = load_model(folder)
     require_unquantized(model)

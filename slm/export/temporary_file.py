@@ -10,8 +10,11 @@ from slm.utils.write_errors import explain_write_errors
 
 @contextmanager
 def temporary_file(file: Path) -> Iterator[Path]:
-    """The path to write inside the block: it takes the place of `file` after it, and is removed
-    where the block fails. Raises OSError, in a sentence, where the folder cannot be written."""
+    """A path to write to inside the block; afterwards it replaces `file`.
+
+    Where the block fails, it is removed. Raises OSError, in a sentence, where the folder cannot be
+    written.
+    """
     with explain_write_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as folder:

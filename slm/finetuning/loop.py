@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from slm.checkpoint.saving import save_model
+from slm.checkpoint.saving import save_model_as
 from slm.evaluation import Evaluation, evaluate
 from slm.finetuning.early_stopping import EarlyStopping
 from slm.finetuning.lora import add_lora
@@ -72,7 +72,7 @@ def finetune(
     """
     (settings,) = split_settings(settings, FineTuneConfig)
     config = FineTuneConfig(**settings)
-    model.check_tokenizer(tokenizer)
+    model.check_vocabulary(tokenizer.vocab_size)
     if hasattr(model, "quantization"):
         raise ValueError(
             "A quantized model cannot be fine-tuned: fine-tune the one it was made from, and "
@@ -140,7 +140,7 @@ def _save(
 ) -> bool:
     """Save the model and LoRA's adapter; where that fails, say so: the model must not be lost."""
     try:
-        save_model(folder, model, tokenizer, kind=FINE_TUNED)
+        save_model_as(FINE_TUNED, folder, model, tokenizer)
         if adapter:
             # Embeddings are not adapted: without this, peft would look for them in the base model.
             adapter.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
@@ -168,7 +168,7 @@ def _train_epochs(
     The model is left with the weights that did best.
     """
     keep_freed_memory()
-    device = model.model.embed_tokens.weight.device.type
+    device = model.device.type
     rows = rows_at_once(device, config, model.config)
     parts = micro_batches(batches, rows)
     step_config = replace(config, batch_size=rows, grad_accumulation=config.batch_size // rows)

@@ -1,7 +1,8 @@
-"""Sampling: from the model's logits to the next token, one small step after the other.
+"""Sampling: from the model's logits to the next token, in small steps.
 
-Shapes: B rows (one story each), V tokens in the vocabulary. A step takes logits `(B, V)` and gives
-logits `(B, V)`; a token that it rules out gets minus infinity."""
+Shapes: B rows (one story each), V tokens in the vocabulary. A step takes logits `(B, V)` and
+returns logits `(B, V)`; a token that it rules out gets minus infinity.
+"""
 
 import math
 from collections.abc import Sequence
@@ -14,12 +15,33 @@ from slm.settings import SamplingConfig
 GREEDY_BELOW = 1e-6  # a lower temperature means: always the likeliest token
 
 
+def new_generator(seed: int | None) -> torch.Generator:
+    """A generator of random numbers that starts from `seed`, or from a new one each time (None)."""
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return generator
+
+
+def ids_to_penalize(ids: Sequence[int], end_ids: Sequence[int]) -> Sequence[int]:
+    """The ids of a row that a repetition penalty applies to: all that have occurred in the story.
+
+    Where the token that begins the story can also end it, that first one does not count: otherwise
+    the penalty would make the end of the story less likely.
+    """
+    return ids[1:] if ids[0] in end_ids else ids
+
+
 def apply_repetition_penalty(
     logits: Tensor, previous: Sequence[Sequence[int]], penalty: float
 ) -> Tensor:
-    """Make the tokens that have occurred in a row, its `previous` ids, less likely: divide a
-    positive logit by the penalty, multiply a negative one (Keskar et al. 2019, CTRL,
-    arXiv:1909.05858)."""
+    """Make the tokens that have occurred in a row, its `previous` ids, less likely.
+
+    A positive logit is divided by the penalty, a negative one multiplied (Keskar et al. 2019, CTRL,
+    arXiv:1909.05858).
+    """
     logits = logits.clone()
     for row, ids in enumerate(previous):
         seen = torch.tensor(ids, dtype=torch.long, device=logits.device)  # (S,)
@@ -29,7 +51,7 @@ def apply_repetition_penalty(
 
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
-    """Sharpen the distribution below 1, flatten it above."""
+    """Sharpen the distribution (a temperature below 1) or flatten it (above 1)."""
     return logits / temperature
 
 
@@ -41,8 +63,10 @@ def apply_top_k(logits: Tensor, k: int) -> Tensor:
 
 
 def apply_top_p(logits: Tensor, p: float) -> Tensor:
-    """Keep the fewest likeliest tokens whose probabilities reach `p` together, the nucleus
-    (Holtzman et al. 2020, arXiv:1904.09751)."""
+    """Keep the nucleus: the fewest likeliest tokens whose probabilities add up to at least `p`.
+
+    (Holtzman et al. 2020, arXiv:1904.09751)
+    """
     ordered, order = logits.sort(descending=True)  # (B, V) each
     probabilities = ordered.softmax(-1)
     probability_before = probabilities.cumsum(-1) - probabilities  # of all likelier tokens
@@ -53,8 +77,10 @@ def apply_top_p(logits: Tensor, p: float) -> Tensor:
 
 
 def apply_min_p(logits: Tensor, min_p: float) -> Tensor:
-    """Keep the tokens that are at least `min_p` times as likely as the likeliest one (Nguyen et al.
-    2024, arXiv:2407.01082). A ratio of probabilities is a difference of logits."""
+    """Keep the tokens that are at least `min_p` times as likely as the likeliest one.
+
+    (Nguyen et al. 2024, arXiv:2407.01082.) A ratio of probabilities is a difference of logits.
+    """
     lowest_kept = logits.amax(-1, keepdim=True) + math.log(min_p)  # (B, 1)
     return logits.masked_fill(logits < lowest_kept, -math.inf)
 
@@ -64,8 +90,9 @@ def next_token_probabilities(
 ) -> Tensor:
     """The probabilities `(B, V)` that the next token is drawn from, given its logits `(B, V)`.
 
-    `previous` are the ids that occurred in each row so far, which the repetition penalty needs.
-    Each step works on what the one before it left; their order is that of transformers."""
+    `previous` are the ids that have occurred in each row, which the repetition penalty needs. Each
+    step works on the result of the one before it, in the same order as in transformers.
+    """
     logits = logits.float()
     if previous is not None and sampling.repetition_penalty != 1:
         logits = apply_repetition_penalty(logits, previous, sampling.repetition_penalty)
@@ -85,9 +112,10 @@ def next_token_probabilities(
 def draw(probabilities: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     """Draw one id for each row of probabilities `(B, V)`: ids `(B,)`.
 
-    The generators draw for equally many rows each: the first for the first B / n rows, and so on.
-    The probabilities are laid end to end; a random number falls into the share of one token. That
-    is ten times as fast as `torch.multinomial`, which draws a random number for each of the V."""
+    Each of the n generators draws for B / n rows: the first for the first B / n, and so on. The
+    tokens' probabilities divide the range from 0 to 1, and a random number falls into the part of
+    one token. That is ten times as fast as `torch.multinomial`, which draws V random numbers.
+    """
     upper_ends = probabilities.cpu().double().cumsum(-1)  # (B, V)
     rows_each = len(probabilities) // len(generators)
     uniform = torch.cat(
@@ -106,8 +134,10 @@ def choose_ids(
     generators: Sequence[torch.Generator],
     previous: Sequence[Sequence[int]] | None = None,
 ) -> list[int]:
-    """The next id of each row, given its logits `(B, V)`; for the other arguments see
-    `next_token_probabilities` and `draw`."""
+    """Choose the next id of each row from its logits `(B, V)`.
+
+    For the other arguments see `next_token_probabilities` and `draw`.
+    """
     if sampling.temperature < GREEDY_BELOW and sampling.repetition_penalty == 1:
         return logits.argmax(-1).tolist()  # nothing to draw
     return draw(next_token_probabilities(logits, sampling, previous), generators).tolist()

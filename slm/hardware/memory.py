@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from slm.model.transformer import parameter_count
 from slm.settings import ModelConfig, TrainConfig
 
 # Options of mallopt(3), in glibc's malloc.h
@@ -67,16 +68,6 @@ def _container_memory() -> int | None:
         except (OSError, ValueError):  # there is none, or "max"
             continue
     return None
-
-
-def parameter_count(model: ModelConfig) -> int:
-    """How many weights a transformer has, without making it."""
-    attention = 2 * model.d_model * (model.n_heads + model.n_kv_heads) * model.head_dim
-    mlp = 3 * model.d_model * model.d_ff
-    norms = 2 * model.d_model
-    tables = 1 if model.tie_embeddings else 2
-    embeddings = tables * model.vocab_size * model.d_model
-    return embeddings + model.n_layers * (attention + mlp + norms) + model.d_model
 
 
 def fixed_bytes(model: ModelConfig) -> int:

@@ -1,14 +1,15 @@
-"""The mini-transformer, and its key-value cache."""
+"""The transformer and its key-value cache."""
 
 from slm.model.kv_cache import KVCache
 from slm.model.transformer import (
     MLP,
     Attention,
+    Backbone,
     Block,
-    Decoder,
     Transformer,
     attend,
     evaluating,
+    parameter_count,
     rotary_tables,
     rotate,
 )
@@ -17,13 +18,14 @@ from slm.settings import ModelConfig
 __all__ = [
     "MLP",
     "Attention",
+    "Backbone",
     "Block",
-    "Decoder",
     "KVCache",
     "ModelConfig",
     "Transformer",
     "attend",
     "evaluating",
+    "parameter_count",
     "rotary_tables",
     "rotate",
 ]

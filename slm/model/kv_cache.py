@@ -1,7 +1,8 @@
-"""The key-value cache: what has been read once need not be computed again.
+"""The key-value cache: keys and values of earlier tokens are stored, not computed again.
 
 Shapes: B rows (one story each), G heads of keys and as many of values, S tokens read so far,
-D numbers per head."""
+D numbers per head.
+"""
 
 from collections.abc import Sequence
 
@@ -14,28 +15,32 @@ from slm.settings import ModelConfig
 class KVCache:
     """Keys and values of all tokens that a batch of rows has read, layer by layer.
 
-    `layers` holds one tensor `(rows, 2 G, capacity, D)` per layer: first the heads of keys, then
-    those of values. Row i has read `lengths[i]` tokens; what lies behind them is not valid. There
-    can be fewer rows in use than there is room for: rows are used from the first one on."""
+    `layers` holds one tensor `(rows, 2 G, tokens, D)` per layer: first the heads of keys, then
+    those of values. Row i has read `lengths[i]` tokens; the memory after them holds nothing valid.
+    Fewer rows may be in use than there is room for: those in use are always the first ones.
+    """
 
     def __init__(
         self,
         config: ModelConfig,
         batch_size: int = 1,
         like: Tensor | None = None,
-        capacity: int | None = None,
+        max_tokens: int | None = None,
     ):
-        """An empty cache of `batch_size` rows with room for `capacity` tokens each (None: the
-        model's `context_length`), with the dtype and on the device of `like`."""
+        """Make an empty cache of `batch_size` rows with room for `max_tokens` tokens each.
+
+        By default there is room for the model's `context_length`. The dtype and the device are
+        those of `like`.
+        """
         like = torch.empty(0) if like is None else like
-        capacity = config.context_length if capacity is None else capacity
-        shape = (batch_size, 2 * config.n_kv_heads, capacity, config.head_dim)
+        max_tokens = config.context_length if max_tokens is None else max_tokens
+        shape = (batch_size, 2 * config.n_kv_heads, max_tokens, config.head_dim)
         self.layers = [like.new_zeros(shape) for _ in range(config.n_layers)]
         self.lengths = [0] * batch_size
 
     @property
     def same_length(self) -> bool:
-        """Whether all rows have read equally many tokens."""
+        """Whether all rows have read the same number of tokens."""
         return self.lengths.count(self.lengths[0]) == len(self.lengths)
 
     @property
@@ -47,22 +52,22 @@ class KVCache:
 
     @property
     def capacity(self) -> tuple[int, int]:
-        """How many rows there is room for, and how many tokens in each."""
+        """How many rows there is room for, and how many tokens in each row."""
         rows, _, tokens, _ = self.layers[0].shape
         return rows, tokens
 
     @property
     def bytes_per_token(self) -> int:
-        """The memory that one token of one row takes in all layers."""
+        """The bytes that one token of one row takes in all layers together."""
         _, heads, _, head_dim = self.layers[0].shape
         return len(self.layers) * heads * head_dim * self.layers[0].element_size()
 
     def clear(self) -> None:
-        """Take all rows out of use; the room stays."""
+        """Take all rows out of use. Their memory stays allocated."""
         self.lengths = []
 
     def resize(self, rows: int, tokens: int) -> None:
-        """Make room for so many rows of so many tokens, at least for what is in use."""
+        """Change the capacity, to no less than what is in use; the contents stay."""
         rows_in_use = len(self.lengths)
         longest = max(self.lengths, default=0)
         for number, old in enumerate(self.layers):
@@ -71,40 +76,49 @@ class KVCache:
             self.layers[number] = new
 
     def advance(self, tokens: int) -> None:
-        """Count `tokens` more in each row, once all layers have been extended by them."""
+        """Add `tokens` to the length of each row, after all layers have been extended by them."""
         self.lengths = [length + tokens for length in self.lengths]
 
     def extend(
         self, layer: int, new: Tensor, positions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Store a layer's new keys and values `(B, 2 G, T, D)` behind what the rows have read;
-        return all keys and all values, `(B, G, S, D)` each.
+        """Store a layer's new keys and values; return all of its keys and all of its values.
 
-        Where rows differ in length, T is 1 and `positions` `(B,)` are the rows' lengths; S is then
-        that of the longest row, and the caller masks what lies behind the shorter ones."""
-        stored = self.layers[layer]
+        The new ones, `(B, 2 G, T, D)`, are stored after those that the rows have; the results are
+        `(B, G, S, D)` each. Where rows differ in length, T is 1 and `positions` `(B,)` are the
+        rows' lengths; S is then that of the longest row, and the caller masks the rest of the
+        shorter ones.
+        """
+        # This runs for every layer of every step: `narrow` is a slice that takes half the time.
+        stored = self.layers[layer].narrow(0, 0, len(new))  # (B, 2 G, capacity, D)
         if positions is None:
-            start, new_tokens = self.lengths[0], new.shape[2]
-            stored[: len(new)].narrow(2, start, new_tokens).copy_(new)
-            end = start + new_tokens
+            start = self.lengths[0]
+            end = start + new.shape[2]
+            stored.narrow(2, start, new.shape[2]).copy_(new)
         else:
+            end = max(self.lengths) + 1
             rows = torch.arange(len(new), device=new.device)
             stored[rows, :, positions] = new.squeeze(2)
-            end = max(self.lengths) + 1
-        keys, values = stored[: len(new), :, :end].chunk(2, dim=1)  # (B, G, S, D) each
+        keys, values = stored.narrow(2, 0, end).chunk(2, dim=1)  # (B, G, S, D) each
         return keys, values
 
     def set_rows(self, rows: Sequence[int], other: "KVCache", lengths: Sequence[int]) -> None:
-        """Let each of `rows` hold the first `lengths[i]` tokens of row i of `other`, and nothing
-        else. A row behind the last one in use is added."""
+        """Copy the first `lengths[i]` tokens of row i of `other` into `rows[i]`, for each i.
+
+        They replace what the row held. A row after the last one in use is added.
+        """
         longest = max(lengths)
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             mine[rows, :, :longest] = theirs[:, :, :longest]
         for row, length in zip(rows, lengths, strict=True):
             self.lengths[row : row + 1] = [length]
 
+    def truncate(self, row: int, length: int) -> None:
+        """Forget the tokens of a row after the first `length`."""
+        self.lengths[row] = length
+
     def remove_row(self, row: int) -> None:
-        """Forget a row. The last row takes its place, so that no gap is left."""
+        """Forget a row. The last row moves to its place, so that no gap is left."""
         last = len(self.lengths) - 1
         length = self.lengths[last]
         if row < last:

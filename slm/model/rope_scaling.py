@@ -1,7 +1,8 @@
-"""Scaled rotary positions, as Llamas of others have them to read longer texts.
+"""Scaled rotary positions, which some third-party Llamas use to read longer texts.
 
 A model that this package trains has none. One that `slm.load_model` loads may have been trained
-again on longer texts, with its rotary frequencies slowed down; it is right only with those."""
+further on longer texts, with lower rotary frequencies; it works only with those.
+"""
 
 import math
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from slm.utils.settings_checks import check
 
 @dataclass(frozen=True)
 class LinearScaling:
-    """Position interpolation (Chen et al. 2023, arXiv:2306.15595): all positions are closer to each
-    other by a factor. Raises ValueError for a factor that is no number above 0."""
+    """Position interpolation: all positions are divided by a factor.
+
+    (Chen et al. 2023, arXiv:2306.15595.) Raises ValueError for a factor that is not above 0.
+    """
 
     factor: float
 
@@ -30,9 +33,12 @@ class LinearScaling:
 
 @dataclass(frozen=True)
 class Llama3Scaling:
-    """Llama 3.1's way (Dubey et al. 2024, arXiv:2407.21783): waves much shorter than the original
-    context stay as they are, waves longer than it are slowed by a factor, those between in part.
-    Raises ValueError for numbers that make no sense."""
+    """The scaling of Llama 3.1 (Dubey et al. 2024, arXiv:2407.21783).
+
+    Waves much shorter than the original context stay unchanged, the frequency of those longer than
+    it is divided by a factor, and in between there is a smooth transition. Raises ValueError for
+    invalid numbers.
+    """
 
     factor: float
     low_freq_factor: float

@@ -7,6 +7,11 @@ model. Shapes stand at line ends:
     T  tokens per story            G  heads of keys and values, shared by H / G query heads each
     S  tokens that can be seen     D  numbers per head, C / H
     C  numbers per token           V  tokens in the vocabulary
+    M  hidden width of the MLP
+
+The same architecture is described in three more places, and a change here must be repeated there:
+slm/generation/decoder.py (the same arithmetic, faster, one token at a time; a test compares both),
+slm/checkpoint/llama_format.py (names and shapes of the tensors) and `parameter_count` below.
 """
 
 from collections.abc import Iterator
@@ -18,14 +23,14 @@ from torch import Tensor, nn
 
 from slm.model.kv_cache import KVCache
 from slm.settings import ModelConfig
-from slm.tokenizer.byte_pair import Tokenizer
 
 
 def rotary_tables(config: ModelConfig) -> Tensor:
     """The cosines and sines `(2, T, D)` of rotary positions (Su et al. 2021, arXiv:2104.09864).
 
-    Pair i of a head's numbers turns by theta^(-2i/D) radians per token, so that a query and a key
-    meet at an angle that depends on their distance alone."""
+    Pair i of a head's numbers turns by theta^(-2i/D) radians per token, so that the angle between a
+    query and a key depends on their distance alone.
+    """
     pairs = torch.arange(0, config.head_dim, 2) / config.head_dim  # (D/2,)
     frequencies = config.rope_theta**-pairs  # (D/2,)
     if config.rope_scaling is not None:
@@ -45,8 +50,10 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def causal_mask(new_tokens: int, all_tokens: int, device: torch.device | str) -> Tensor:
-    """Which tokens each new token sees, `(T, S)`: all cached ones, itself and the new ones before
-    it. Needed where several tokens continue what a cache holds."""
+    """Which tokens each new token sees, `(T, S)`: the cached ones, itself and new ones before it.
+
+    It is needed where several tokens continue what a cache holds.
+    """
     seen = torch.ones(new_tokens, all_tokens, dtype=torch.bool, device=device)  # (T, S)
     return seen.tril(all_tokens - new_tokens)
 
@@ -54,7 +61,8 @@ def causal_mask(new_tokens: int, all_tokens: int, device: torch.device | str) ->
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention of queries `(B, H, T, D)` to keys and values `(B, G, T, D)`, written out.
 
-    In bfloat16 on a CPU and over short texts this is twice as fast as PyTorch's fused kernel."""
+    In bfloat16 on a CPU and over short texts this is twice as fast as PyTorch's fused kernel.
+    """
     B, H, T, D = q.shape
     queries_per_key = H // k.shape[1]
     if queries_per_key > 1:
@@ -72,8 +80,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Attention of queries `(B, H, T, D)` to keys and values `(B, G, S, D)` by the fastest kernel.
 
-    Without a mask, T tokens that are all there is see those before them, and one token sees all;
-    otherwise `mask` `(T, S)` says who sees whom."""
+    `mask` `(T, S)` says which tokens each query sees. Without it, attention is causal where T and S
+    are equal, and a single query sees all S tokens.
+    """
     T, S = q.shape[2], k.shape[2]
     if mask is None and q.dtype == torch.bfloat16 and q.device.type == "cpu" and T == S <= 512:
         return attend(q, k, v)
@@ -88,13 +97,16 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
 
 
 class Attention(nn.Module):
-    """Causal self-attention (Vaswani et al. 2017, arXiv:1706.03762): each token gathers what it
-    needs from itself and from those before it. Several query heads may share one head of keys and
-    values (grouped-query attention, Ainslie et al. 2023, arXiv:2305.13245)."""
+    """Causal self-attention (Vaswani et al. 2017, arXiv:1706.03762).
+
+    Each token gathers what it needs from itself and from the tokens before it. Several query heads
+    may share one head of keys and values (grouped-query attention, Ainslie et al. 2023,
+    arXiv:2305.13245).
+    """
 
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
-        self.layer = layer  # which one in the stack: its place in the cache
+        self.layer = layer  # the number of its block: its place in the cache
         self.head_dim = config.head_dim
         kv_width = config.n_kv_heads * config.head_dim
         self.q_proj = nn.Linear(config.d_model, config.d_model, bias=False)
@@ -141,12 +153,16 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, T, C)` to `(B, T, C)`."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate = F.silu(self.gate_proj(x))  # (B, T, M)
+        return self.down_proj(gate * self.up_proj(x))
 
 
 class Block(nn.Module):
-    """One layer: attention, then the MLP, each normalised (RMSNorm, Zhang & Sennrich 2019,
-    arXiv:1910.07467) on the way in and added to the residual stream on the way out."""
+    """One layer: attention, then the MLP.
+
+    The input of each is normalised (RMSNorm, Zhang & Sennrich 2019, arXiv:1910.07467), and its
+    output is added to the residual stream.
+    """
 
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
@@ -170,8 +186,8 @@ class Block(nn.Module):
         return x
 
 
-class Decoder(nn.Module):
-    """Token ids to the normalised output of the last layer: everything but the logits."""
+class Backbone(nn.Module):
+    """Everything but the logits: token ids to the normalised output of the last block."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -180,20 +196,24 @@ class Decoder(nn.Module):
         self.norm = nn.RMSNorm(config.d_model, config.norm_eps)
         self.register_buffer("tables", rotary_tables(config), persistent=False)  # (2, T, D)
 
-    def positions(self, start: int, end: int) -> Tensor:
+    def rotary_slice(self, start: int, end: int) -> Tensor:
         """The rotary cosines and sines `(2, T, D)` of the positions from `start` up to `end`.
-        Raises ValueError beyond `context_length`."""
+
+        Raises ValueError beyond `context_length`.
+        """
         context_length = self.tables.shape[1]
         if end > context_length:
             raise ValueError(f"{end} tokens are more than context_length: give {context_length}.")
         return self.tables[:, start:end]
+
+    positions = rotary_slice  # an earlier name
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """`(B, T)` to `(B, T, C)`."""
         new_tokens = ids.shape[1]
         start = 0 if cache is None else cache.length
         end = start + new_tokens
-        cos, sin = self.positions(start, end)  # (T, D) each
+        cos, sin = self.rotary_slice(start, end)  # (T, D) each
         mask = None
         if start > 0 and new_tokens > 1:
             mask = causal_mask(new_tokens, end, ids.device)  # (T, S)
@@ -211,14 +231,16 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig, seed: int = 0):
         super().__init__()
         self.config = config
-        with torch.random.fork_rng(devices=[]):  # PyTorch draws weights that are drawn anew below
-            self.model = Decoder(config)
+        # PyTorch fills new layers from its global generator, whose state must not change here; the
+        # values are overwritten below.
+        with torch.random.fork_rng(devices=[]):
+            self.model = Backbone(config)
             if not config.tie_embeddings:
                 self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.draw_weights(seed)
 
     def draw_weights(self, seed: int) -> None:
-        """Draw all matrices anew; the norms' weights stay."""
+        """Set all matrices to random values; the weights of the norms stay as they are."""
         generator = torch.Generator().manual_seed(seed)
         for name, weight in self.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
@@ -229,30 +251,51 @@ class Transformer(nn.Module):
                 nn.init.normal_(weight, std=0.02, generator=generator)
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are, and the ids must be."""
+        return self.model.tables.device
+
+    @property
     def output_embeddings(self) -> nn.Module:
-        """The module whose weight `(V, C)` scores the tokens: with tied embeddings (Press & Wolf
-        2017, arXiv:1608.05859) the table that they are read in with."""
+        """The module whose weight `(V, C)` scores the tokens.
+
+        With tied embeddings (Press & Wolf 2017, arXiv:1608.05859) it is the table that reads them.
+        """
         return self.model.embed_tokens if self.config.tie_embeddings else self.lm_head
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Token ids `(B, T)`, which continue what the cache holds, to logits `(B, T, V)`: scores of
-        each possible next token. Raises ValueError for more than `context_length` tokens."""
+        """Token ids `(B, T)` to logits `(B, T, V)`: scores of each possible next token.
+
+        With a cache, the ids continue what it holds. Raises ValueError for more than
+        `context_length` tokens.
+        """
         x = self.model(ids, cache)  # (B, T, C)
         return F.linear(x, self.output_embeddings.weight)  # (B, T, V)
 
-    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """Raise ValueError where a tokenizer knows more or fewer tokens than the model."""
-        if tokenizer.vocab_size != self.config.vocab_size:
-            sizes = f"{self.config.vocab_size:,} tokens and the tokenizer {tokenizer.vocab_size:,}"
+    def check_vocabulary(self, vocab_size: int) -> None:
+        """Raise ValueError where a tokenizer has more or fewer tokens than the model."""
+        if vocab_size != self.config.vocab_size:
+            sizes = f"{self.config.vocab_size:,} tokens and the tokenizer {vocab_size:,}"
             raise ValueError(f"The model knows {sizes}: use the one it was trained with.")
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """How many weights a transformer with these settings has, computed without building it."""
+    attention = 2 * config.d_model * (config.n_heads + config.n_kv_heads) * config.head_dim
+    mlp = 3 * config.d_model * config.d_ff
+    norms = 2 * config.d_model
+    final_norm = config.d_model
+    tables = 1 if config.tie_embeddings else 2
+    embeddings = tables * config.vocab_size * config.d_model
+    return embeddings + config.n_layers * (attention + mlp + norms) + final_norm
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Dropout is off and no gradients are kept inside; afterwards the model is as it was."""
+    """Switch dropout off and compute no gradients; afterwards the model is as it was."""
     was_training = model.training
     try:
-        if was_training:  # only then: to visit all modules takes time
+        if was_training:  # only then: visiting all modules takes time
             model.eval()
         with torch.no_grad():
             yield model

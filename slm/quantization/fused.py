@@ -1,7 +1,8 @@
 """Products with quantized matrices for a few rows at a time, as decoding needs them.
 
 Between two tokens every code has to become a float once more, so what counts is how few times the
-numbers travel between memory and processor."""
+numbers travel between memory and processor.
+"""
 
 import threading
 
@@ -18,7 +19,7 @@ _thread_memory = threading.local()
 
 
 class DequantizedProduct:
-    """`x * factor` times a matrix whose floats are made anew for each product."""
+    """`x * factor` times a matrix whose floats are computed again for each product."""
 
     def __init__(
         self, codes: Tensor, scales: Tensor, bits: int, group_size: int, factor: Tensor | float
@@ -40,7 +41,8 @@ class BlockwiseProduct:
 
     The scale can then wait until after the product, so that codes become floats without any
     arithmetic; and the matrix is taken block by block, so that the floats stay near the
-    processor."""
+    processor.
+    """
 
     def __init__(self, codes: Tensor, scales: Tensor, factor: Tensor | float):
         self.factor = torch.as_tensor(factor)
@@ -67,8 +69,7 @@ class BlockwiseProduct:
 
 
 def _block_memory() -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Memory for the floats of one block, whole and in pieces, used again and again. Each thread
-    has its own."""
+    """Memory for the floats of one block, whole and in pieces, reused; each thread has its own."""
     if not hasattr(_thread_memory, "block"):
         floats = torch.empty(BLOCK)
         _thread_memory.block = floats, floats.split(PIECE)

@@ -14,8 +14,11 @@ from slm.utils.settings_checks import check_choice
 
 
 class QuantizedMatrix(nn.Module):
-    """A matrix `(rows, columns)` of codes and scales, in place of a linear layer without a bias or
-    of a table of embeddings. With `group_size` None each row is one group."""
+    """A matrix `(rows, columns)` of codes and scales.
+
+    It replaces a linear layer without a bias, or a table of embeddings. With `group_size` None each
+    row is one group.
+    """
 
     def __init__(self, weight: Tensor, bits: int, group_size: int | None, is_table: bool):
         super().__init__()
@@ -28,7 +31,7 @@ class QuantizedMatrix(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The matrix as it is computed with: float32 `(rows, columns)`, made anew at each call."""
+        """The matrix as it is computed with: float32 `(rows, columns)`, computed at each call."""
         return dequantize(self.codes, self.scales, self.bits, self.group_size)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,7 +47,8 @@ class QuantizedMatrix(nn.Module):
         matrices: Sequence["QuantizedMatrix"], factor: Tensor | float = 1.0
     ) -> Callable[[Tensor], Tensor]:
         """Several matrices of one kind as one: a function from `x` `(B, columns)` to the products
-        of `x * factor` with all of them, side by side `(B, rows of all)`."""
+        of `x * factor` with all of them, side by side `(B, rows of all)`.
+        """
         first = matrices[0]
         codes = torch.cat([matrix.codes for matrix in matrices])
         scales = torch.cat([matrix.scales for matrix in matrices])
@@ -55,11 +59,15 @@ class QuantizedMatrix(nn.Module):
 
 
 def quantize(model: Transformer, bits: int = 8, group_size: int | None = None) -> Transformer:
-    """A copy of a model with weights in 8 or 4 bits, to generate and be evaluated as ever, and to
-    be saved by `slm.save_model`; the norms stay as they are. `group_size` columns share a scale
-    (with 8 bits, by default, a whole row; with 4, 32 of them). Half a byte is too coarse for the
-    table of embeddings, which all else depends on: it always has 8 bits. Raises ValueError for
-    other bits, or a group size that does not divide the matrices' columns."""
+    """Copy a model with its weights in 8 or 4 bits.
+
+    The copy generates, is evaluated and is saved like any other model; its norms are not quantized.
+    `group_size` columns share a scale (by default a whole row with 8 bits, 32 columns with 4). Four
+    bits are too coarse for the table of embeddings, which everything else depends on: it always has
+    8 bits.
+
+    Raises ValueError for other bits, or a group size that does not divide the matrices' columns.
+    """
     check_choice("bits", bits, 8, 4)
     if group_size is None and bits == 4:
         group_size = 32

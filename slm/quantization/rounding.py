@@ -2,7 +2,8 @@
 
 A weight w is kept as a whole number, its code c, times a scale s that it shares with its group:
 w = c s. The scale is chosen so that the group's largest weight gets the largest code (symmetric
-absmax quantization)."""
+absmax quantization).
+"""
 
 import torch
 from torch import Tensor
@@ -12,7 +13,8 @@ def quantize_matrix(weight: Tensor, bits: int, group_size: int) -> tuple[Tensor,
     """Round weights `(rows, columns)`; each run of `group_size` columns is a group.
 
     Returns the codes, int8 `(rows, columns)`, from -127 to 127 for 8 bits and from -7 to 7 for 4,
-    and the scales `(rows, groups)`."""
+    and the scales `(rows, groups)`.
+    """
     largest_code = 2 ** (bits - 1) - 1
     groups = weight.unflatten(1, (-1, group_size))  # (rows, groups, group_size)
     scales = groups.abs().amax(-1) / largest_code  # (rows, groups)
@@ -39,7 +41,8 @@ def unpack_nibbles(packed: Tensor) -> Tensor:
 
 def dequantize(codes: Tensor, scales: Tensor, bits: int, group_size: int) -> Tensor:
     """Codes `(rows, columns)`, packed where `bits` is 4, times their groups' scales
-    `(rows, groups)`: float32 weights `(rows, columns)`."""
+    `(rows, groups)`: float32 weights `(rows, columns)`.
+    """
     if bits == 4:
         codes = unpack_nibbles(codes)
     groups = codes.float().unflatten(1, (-1, group_size))  # (rows, groups, group_size)

@@ -33,18 +33,17 @@ def create_app(
     """The API of one model. With `api_key`, clients must bring it as a bearer token; `origins` are
     the web pages that may ask from a browser ("*": all). Raises ValueError where model and
     tokenizer do not fit together."""
-    model.check_tokenizer(tokenizer)
+    model.check_vocabulary(tokenizer.vocab_size)
     limits = limits or ServerLimits()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.batcher = Batcher(
             model,
-            tokenizer.eot_id,
+            tokenizer.end_ids,
             max_batch_size=limits.stories,
             max_waiting=limits.waiting,
             max_cache_bytes=limits.cache_megabytes * 1e6,
-            other_ends=tokenizer.end_ids[1:],
         )
         yield
         await asyncio.to_thread(app.state.batcher.close)

@@ -3,7 +3,6 @@ or leaves the batch between two decode steps, whenever it comes or ends."""
 
 import math
 import threading
-from collections.abc import Collection
 from collections.abc import Sequence as ListOf
 from dataclasses import replace
 
@@ -23,14 +22,12 @@ class Batcher:
     def __init__(
         self,
         model: Transformer,
-        eot_id: int,
+        end_ids: ListOf[int],
         max_batch_size: int = 32,
         max_waiting: int = 64,
         max_cache_bytes: float = math.inf,
-        other_ends: Collection[int] = (),
     ):
-        self.eot_id = eot_id
-        self.other_ends = other_ends  # of a model of others: `eot_id` stands for each
+        self.end_ids = end_ids  # each ends a story; the first stands for all
         self._runner = ModelRunner(model, max_batch_size, max_cache_bytes)
         self._scheduler = Scheduler(max_batch_size, max_waiting)
         self._changed = threading.Condition()  # guards the scheduler's lists, and `_closing`
@@ -84,6 +81,8 @@ class Batcher:
             if not finish:
                 for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
                     sequence.cancel()
+                if self._joining is not None:
+                    self._joining.cancel()
             self._changed.notify()
         self._thread.join()
 
@@ -96,10 +95,8 @@ class Batcher:
 
     def _admit(self) -> None:
         """Let sequences join the batch as long as there is one whose turn it is."""
-        self._joining = self._next_to_join()
-        while self._joining is not None:
+        while self._next_to_join() is not None:
             self._join(self._joining)
-            self._joining = self._next_to_join()
 
     def _wait_for_work(self) -> bool:
         """Sleep until there is something to write. False: this is closing and all is done."""
@@ -128,6 +125,7 @@ class Batcher:
         """The sequence that joins the batch now. Others are taken out for it where they have more
         than their share. None: nothing waits, or there is no room."""
         with self._changed:
+            self._joining = None
             newcomer = self._scheduler.next()
             if newcomer is None:
                 return None
@@ -137,6 +135,7 @@ class Batcher:
                     return None
                 self._preempt(preempted)
             self._scheduler.waiting.remove(newcomer)
+            self._joining = newcomer
             return newcomer
 
     def _has_room(self, newcomer: Sequence) -> bool:
@@ -170,7 +169,7 @@ class Batcher:
         if sequence.prompt_logprobs:
             self._report_prompt(sequence, logits)
         if sequence.max_new_tokens == 0:  # only the prompt was of interest
-            self._deliver(sequence, Token(self.eot_id, finish_reason="length"))
+            self._deliver(sequence, Token(self.end_ids[0], finish_reason="length"))
         else:
             self._write([sequence], logits[-1:])
 
@@ -200,20 +199,20 @@ class Batcher:
         """Write the next token of each sequence, drawn from its row of logits `(B, V)`."""
         sequences = list(sequences)
         try:
-            drawn = sample(sequences, logits, self.eot_id)
+            drawn = sample(sequences, logits, self.end_ids)
         except Exception as error:
             self._fail(sequences, error)
             return
         for sequence, token_id, row_logits in zip(sequences, drawn, logits, strict=True):
             token = token_with_logprobs(token_id, row_logits, sequence.logprobs)
-            if token_id in self.other_ends:
-                token = replace(token, id=self.eot_id)
+            if token_id in self.end_ids:
+                token = replace(token, id=self.end_ids[0])
             sequence.ids.append(token.id)
             sequence.written += 1
             self._deliver(sequence, replace(token, finish_reason=self._finish_reason(sequence)))
 
     def _finish_reason(self, sequence: Sequence) -> str | None:
-        if sequence.ids[-1] == self.eot_id:
+        if sequence.ids[-1] in self.end_ids:
             return "stop"
         if sequence.written >= sequence.max_new_tokens:
             return "length"

@@ -5,7 +5,7 @@ import logging
 
 from torch import Tensor
 
-from slm.generation.decoder import FastDecoder
+from slm.generation.decoder import IncrementalDecoder
 from slm.model.transformer import Transformer
 
 logger = logging.getLogger("slm.serving")
@@ -22,7 +22,7 @@ class ModelRunner:
 
     def __init__(self, model: Transformer, max_rows: int, max_cache_bytes: float):
         self.context_length = model.config.context_length
-        self._decoder = FastDecoder(model)
+        self._decoder = IncrementalDecoder(model)
         self._cache = self._decoder.new_cache(0)
         self._max_rows = max_rows
         self._max_bytes = max_cache_bytes

@@ -30,8 +30,8 @@ def load(folder: str, changed: float):
 
 
 def models() -> dict[str, str]:
-    """The models there are, by what they are called: the one in the box and those in runs/."""
-    found = {"the model in the box": "stories"}
+    """The available models by name: the bundled one and those in runs/."""
+    found = {"the bundled model": "stories"}
     for config in sorted(Path("runs").glob("*/config.json")):
         if (config.parent / "model.safetensors").exists():
             found[config.parent.as_posix()] = str(config.parent)

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from slm.generation.sampling import choose_ids
+from slm.generation.sampling import choose_ids, ids_to_penalize
 from slm.serving.sequence import Sequence, Token
 from slm.settings import SamplingConfig
 
 
-def sample(sequences: ListOf[Sequence], logits: Tensor, eot_id: int) -> list[int]:
+def sample(sequences: ListOf[Sequence], logits: Tensor, end_ids: ListOf[int]) -> list[int]:
     """The next token id of each sequence, drawn with its own generator from its row of logits
     `(B, V)`. Rows with the same sampling parameters are worked out together."""
     drawn = [0] * len(sequences)
@@ -19,7 +19,7 @@ def sample(sequences: ListOf[Sequence], logits: Tensor, eot_id: int) -> list[int
         generators = [sequences[row].generator for row in rows]
         previous = None
         if sampling.repetition_penalty != 1:
-            previous = [_penalized_ids(sequences[row], eot_id) for row in rows]
+            previous = [ids_to_penalize(sequences[row].ids, end_ids) for row in rows]
         ids = choose_ids(logits[rows], sampling, generators, previous)
         for row, id in zip(rows, ids, strict=True):
             drawn[row] = id
@@ -43,9 +43,3 @@ def _rows_by_sampling(sequences: ListOf[Sequence]) -> dict[SamplingConfig, list[
     for row, sequence in enumerate(sequences):
         rows[replace(sequence.sampling, seed=None, max_new_tokens=1)].append(row)
     return rows
-
-
-def _penalized_ids(sequence: Sequence, eot_id: int) -> list[int]:
-    """The ids that the repetition penalty makes less likely: not the one that begins the story,
-    since that would put off its end."""
-    return sequence.ids[1:] if sequence.ids[0] == eot_id else sequence.ids

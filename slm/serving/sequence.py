@@ -5,6 +5,7 @@ from typing import Protocol
 
 import torch
 
+from slm.generation.sampling import new_generator
 from slm.settings import SamplingConfig
 
 
@@ -46,7 +47,7 @@ class Sequence:
     request_id: str = ""  # the same for all sequences of one request
     client: str = ""  # who asks: rows are shared out among clients
     max_unread: int | None = None  # tokens written ahead of a slow reader; None: any number
-    generator: torch.Generator = field(default_factory=torch.Generator)
+    generator: torch.Generator = field(init=False)
     written: int = 0  # new tokens so far
     read: int = 0  # of these, how many the client has taken
     preempted_length: int = 0  # how many tokens the cache held when it was taken out of the batch
@@ -54,10 +55,7 @@ class Sequence:
 
     def __post_init__(self):
         self.ids = list(self.ids)
-        if self.sampling.seed is None:
-            self.generator.seed()
-        else:
-            self.generator.manual_seed(self.sampling.seed)
+        self.generator = new_generator(self.sampling.seed)
 
     @property
     def outruns_reader(self) -> bool:

@@ -1,9 +1,10 @@
 """Text to token ids and back, by byte pair encoding.
 
 Byte pair encoding (Sennrich et al. 2016, arXiv:1508.07909) merges the most frequent pair of
-neighbours into a new token, again and again. GPT-2 (Radford et al. 2019) starts from the 256 bytes,
+neighbours into a new token, repeatedly. GPT-2 (Radford et al. 2019) starts from the 256 bytes,
 so that no text is unknown, and first splits the text by a pattern, so that no token spans two
-words."""
+words.
+"""
 
 import codecs
 import hashlib
@@ -100,8 +101,10 @@ class Tokenizer:
         return (self.eot_id,)
 
     def decode_stream(self, ids: Iterable[int], before: Iterable[int] = ()) -> Iterator[str]:
-        """What `decode` gives, piece by piece as `ids` arrive, but never half a character. The ids
-        `before` them make no difference here; to tokenizers of other kinds they may."""
+        """What `decode` gives, piece by piece as `ids` arrive, but never half a character.
+
+        The ids `before` them make no difference here; with other kinds of tokenizers they may.
+        """
         return codecs.iterdecode(self._token_bytes(ids), "utf-8", "replace")
 
     def pieces(self, ids: Iterable[int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Tokenizers that others have trained: the tokenizer.json of a Hugging Face folder."""
+"""Third-party tokenizers: the tokenizer.json of a Hugging Face folder."""
 
 import json
 import re
@@ -19,13 +19,15 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")  # as SentencePiece writes a sing
 
 
 class PretrainedTokenizer:
-    """What `slm.Tokenizer` is, around a tokenizer of another kind: a Hugging Face folder's
-    `tokenizer.json`, and the ids of a text's beginning and end from its other files.
+    """A Hugging Face folder's tokenizer, with the methods of this package's `Tokenizer`.
+
+    The ids of a text's beginning and end are read from the folder's other files.
 
     A text begins after `bos_id` and ends with `eot_id`, as the model was trained; each of `end_ids`
     ends one that is generated. `adds_bos` says whether the tokenizer puts `bos_id` before a text by
     itself when transformers calls it. Raises FileNotFoundError without a tokenizer.json, ValueError
-    where it is damaged, does not fit the model or names no end."""
+    where it is damaged, does not fit the model or names no end.
+    """
 
     def __init__(self, folder: str | Path):
         folder = Path(folder)
@@ -55,8 +57,10 @@ class PretrainedTokenizer:
         self._word = self.encode("a")  # an ordinary beginning: see `pieces`
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, without those that begin and end it. The names of special tokens,
-        such as "</s>", are text like any other."""
+        """Token ids of `text`, without those that begin and end it.
+
+        The names of special tokens, such as "</s>", are text like any other.
+        """
         return self._inner.encode(text, add_special_tokens=False).ids
 
     def encode_many(self, texts: Sequence[str]) -> np.ndarray:
@@ -68,8 +72,10 @@ class PretrainedTokenizer:
         return np.array(ids, self.dtype)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of all `ids`, as transformers' `decode` gives it, special tokens included. An id
-        that is no row of the model's table raises ValueError."""
+        """The text of all `ids`, special tokens included, as `decode` of transformers gives it.
+
+        Raises ValueError for an id that is no row of the model's table.
+        """
         ids = [int(i) for i in ids]
         for i in ids:
             if not 0 <= i < self.vocab_size:
@@ -80,7 +86,8 @@ class PretrainedTokenizer:
         """The text of `ids` piece by piece as they arrive, but never half a character.
 
         Where a token's text depends on the one before it (a space between two words, none before
-        the first), the ids `before`, as of a prompt, decide how the first of `ids` begins."""
+        the first), the ids `before`, as of a prompt, decide how the first of `ids` begins.
+        """
         context = list(before)  # ids whose text is complete
         new: list[int] = []  # ids after them, whose text was not yielded yet
         for i in ids:
@@ -97,13 +104,15 @@ class PretrainedTokenizer:
 
     def _may_be_part_of_a_character(self, i: int) -> bool:
         """Whether a token is one byte, or none at all: bytes are read together until none follows,
-        and all of them count as broken where one is."""
+        and all of them count as broken where one is.
+        """
         name = self._inner.id_to_token(i)
         return name is None or _BYTE_TOKEN.fullmatch(name) is not None
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         r"""One string per token, for display: its text within a sentence. Bytes of half a character
-        appear as `\xe2`."""
+        appear as `\xe2`.
+        """
         return [self._piece(int(i)) for i in ids]
 
     def _piece(self, i: int) -> str:
@@ -124,9 +133,11 @@ class PretrainedTokenizer:
         return self.decode([*context, *new])[len(before) :]
 
     def save(self, folder: str | Path) -> None:
-        """Write the files that it was made of. What transformers needs to write several texts at
-        once is added where tokenizer_config.json does not say it: a token for padding, and which
-        inputs the model takes."""
+        """Write the files that it was loaded from.
+
+        Where tokenizer_config.json lacks what transformers needs to generate several texts at once,
+        it is added: a token for padding, and which inputs the model takes.
+        """
         for name, content in self._files.items():
             if name == "tokenizer_config.json":
                 content = self._completed(content)
@@ -151,9 +162,6 @@ class PretrainedTokenizer:
         return json.dumps(config | changes, indent=2, ensure_ascii=False).encode()
 
 
-ForeignTokenizer = PretrainedTokenizer  # its earlier name
-
-
 def _read_files(folder: Path) -> dict[str, bytes]:
     """The content of each file that there is of the tokenizer, by name."""
     if not (folder / "tokenizer.json").is_file():
@@ -170,7 +178,8 @@ def _read_files(folder: Path) -> dict[str, bytes]:
 
 def _parse(content: bytes, folder: Path) -> tokenizers.Tokenizer:
     """The library's tokenizer, as it is for one text: not padded, not cut off, and with the names
-    of special tokens read as text."""
+    of special tokens read as text.
+    """
     try:
         tokenizer = tokenizers.Tokenizer.from_str(content.decode())
     except Exception as error:  # the library raises nothing narrower for a damaged file
@@ -183,7 +192,8 @@ def _parse(content: bytes, folder: Path) -> tokenizers.Tokenizer:
 
 def _check_vocabulary(tokenizer: tokenizers.Tokenizer, vocab_size: object) -> None:
     """Raise ValueError where a text may have a token that is no row of the model's table. Only a
-    special one, as "[PAD]", may lie beyond: no text has it."""
+    special one, as "[PAD]", may lie beyond: no text has it.
+    """
     if not isinstance(vocab_size, int):
         raise ValueError(f"its vocab_size is {vocab_size!r}, which is no whole number")
     special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}

@@ -36,7 +36,7 @@ def load_teachers(
     config: TrainConfig, student: Transformer, tokenizer: Tokenizer
 ) -> list[Transformer]:
     """The models that `config.teachers` names, on the student's device."""
-    device = student.model.embed_tokens.weight.device
+    device = student.device
     needed = student.config.context_length
     teachers = []
     for name in str(config.teachers).split(","):
@@ -56,7 +56,7 @@ def load_teachers(
 def _soft_batches(
     batches: Batches, config: TrainConfig, teachers: list[Transformer]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    device = teachers[0].model.embed_tokens.weight.device
+    device = teachers[0].device
     dtype = pick_precision(config.precision, device.type)
     for inputs, targets in batches:
         inputs = inputs.to(device)  # (B, T)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from slm.checkpoint.loading import load_model
-from slm.checkpoint.saving import save_model
+from slm.checkpoint.saving import save_model_as
 from slm.model.transformer import Transformer
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.training.history import History, Run
@@ -126,7 +126,7 @@ class RunFolder:
         )
 
     def _save_model(self, state: TrainingState, tokenizer: Tokenizer) -> None:
-        save_model(self.path, state.model, tokenizer, kind=RUN)
+        save_model_as(RUN, self.path, state.model, tokenizer)
         write(self.path / "history.json", _history_file(state.history))
 
     def repair_model(self, state: TrainingState, tokenizer: Tokenizer) -> None:

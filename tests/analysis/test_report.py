@@ -70,6 +70,17 @@ def test_a_tokenizer_of_another_model_is_refused(random_model, stories, tmp_path
     assert not (tmp_path / "x.html").exists()
 
 
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_measured(
+    random_model, tokenizer, stories, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("slm.analysis.report.measure", lambda *arguments: pytest.fail("measured"))
+    (tmp_path / "a file").touch()
+    with pytest.raises(OSError, match="cannot be written: a folder is where a file must be"):
+        story_report(random_model(), tokenizer, stories, file=tmp_path)
+    with pytest.raises(OSError, match="cannot be written: a file is where a folder must be"):
+        story_report(random_model(), tokenizer, stories, file=tmp_path / "a file" / "page.html")
+
+
 def test_the_share_that_stops_is_the_share_of_rows_with_an_end(random_model, tokenizer):
     model = random_model()
     stories, share = sample_stories(model, tokenizer, 6, max_new_tokens=3, seed=0)

@@ -15,7 +15,7 @@ import torch
 from common import in_turns, machine, serve, table, worker
 
 import slm
-from slm.generation.decoder import FastDecoder
+from slm.generation.decoder import IncrementalDecoder
 from slm.generation.text_generation import generate_ids
 from slm.tokenizer.byte_pair import Tokenizer
 
@@ -58,7 +58,7 @@ def ours(folder: str, new_tokens: int) -> Callable[[int], list[int]]:
 
     def write(rows: int) -> list[int]:
         prompt = prompt_ids(tokenizer)
-        steps = generate_ids(FastDecoder(model), [prompt], sampling, -1, n=rows)
+        steps = generate_ids(IncrementalDecoder(model), [prompt], sampling, (), n=rows)
         return [new_ids[0] for new_ids in steps]
 
     return write

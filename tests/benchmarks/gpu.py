@@ -83,13 +83,13 @@ def correctness(stories, device: str, folder: Path) -> Iterator[tuple]:
         texts.append(tokenizer.encode(text))
     same = sum(a == b for a, b in zip(*texts, strict=False))
     both = ", ".join(f"{score:.5f}" for score in scores)
-    yield "model in the box: bits per byte, processor and GPU", both
-    check(*map(torch.tensor, scores), 1e-3, "the scores of the model in the box")
+    yield "bundled model: bits per byte, processor and GPU", both
+    check(*map(torch.tensor, scores), 1e-3, "the scores of the bundled model")
     yield "... the same tokens, greedy and drawn", f"{same} of {len(texts[0])}"
 
 
 def speed(stories, device: str, folder: Path, options: argparse.Namespace) -> Iterator[tuple]:
-    """Tokens per second of `preset="full"` and of the model in the box's shape."""
+    """Tokens per second of `preset="full"` and of the bundled model's shape."""
     shapes = {"full": dict(preset="full"), "small": dict(preset="small", learning_rate=0.008)}
     for name, shape in shapes.items():
         for compiled in (False, True):
@@ -154,7 +154,7 @@ def resumed(stories, device: str, folder: Path) -> Iterator[tuple]:
 
 
 def writing(device: str) -> Iterator[tuple]:
-    """Tokens per second of the model in the box, without an early end."""
+    """Tokens per second of the bundled model, without an early end."""
     model, tokenizer = slm.load_model("stories")
     for place in (device, "cpu"):
         model.to(place)

@@ -11,7 +11,7 @@ from collections import Counter
 from common import machine, table
 
 import slm
-from slm.generation.decoder import FastDecoder
+from slm.generation.decoder import IncrementalDecoder
 from slm.generation.text_generation import before_end, generate_ids
 
 SETTINGS = {
@@ -59,12 +59,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help=f"some of: {', '.join(SETTINGS)}")
     options = parser.parse_args()
     model, tokenizer = slm.load_model(options.model)
-    decoder = FastDecoder(model)
+    decoder = IncrementalDecoder(model)
     rows = []
     for name in options.only or SETTINGS:
         sampling = slm.SamplingConfig(seed=options.seed, **SETTINGS[name])
         prompt, eot = [tokenizer.bos_id], tokenizer.eot_id
-        steps = generate_ids(decoder, [prompt], sampling, eot, n=options.stories)
+        steps = generate_ids(decoder, [prompt], sampling, [eot], n=options.stories)
         drawn = list(zip(*steps, strict=True))
         stories = [tokenizer.decode(before_end(ids, eot)) for ids in drawn]
         circling = [story for story in stories if circles(story)]

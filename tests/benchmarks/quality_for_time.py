@@ -151,9 +151,9 @@ class GPT2(nn.Module):
     def __init__(self, inner: nn.Module):
         super().__init__()
         self.inner, self.config = inner, SimpleNamespace(context_length=inner.config.n_positions)
-        self.model = SimpleNamespace(embed_tokens=inner.transformer.wte)
+        self.device = inner.device
 
-    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
+    def check_vocabulary(self, vocab_size: int) -> None:
         """It is the one that the model was trained with."""
 
     def forward(self, ids: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from common import in_turns, machine, resident, serve, table, worker
 
 import slm
 from slm.export.gguf import GGUF_TYPES
-from slm.generation.decoder import FastDecoder
+from slm.generation.decoder import IncrementalDecoder
 from slm.generation.text_generation import generate_ids
 
 Scores = Callable[[Sequence[int]], np.ndarray]  # ids to logits (T, V)
@@ -59,7 +59,7 @@ def ours(folder: Path, config, threads: int, bos: int, count: int) -> tuple[Scor
             return model(torch.tensor([ids]))[0].numpy()
 
     def writes() -> None:
-        list(generate_ids(FastDecoder(model), [[bos]], how, -1))
+        list(generate_ids(IncrementalDecoder(model), [[bos]], how, ()))
 
     return scores, writes
 

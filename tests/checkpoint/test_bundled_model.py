@@ -1,4 +1,4 @@
-"""The model in the box."""
+"""The bundled model."""
 
 from pathlib import Path
 

@@ -15,7 +15,7 @@ from slm.analysis.report_measurements import sample_stories
 from slm.checkpoint import hub as hub_models
 from slm.checkpoint.hub import fetch_model
 from slm.finetuning.replay import ReplayBatches
-from slm.generation.decoder import FastDecoder
+from slm.generation.decoder import IncrementalDecoder
 from slm.generation.text_generation import generate_ids
 from slm.settings import FineTuneConfig
 from slm.stories.practice import practice_stories
@@ -119,7 +119,7 @@ def test_the_server_writes_the_same_stories_with_their_spaces_and_ends(tmp_path)
     assert choice["text"] == expected
     prompt = [tokenizer.bos_id, *tokenizer.encode("Once upon a time")]
     sampling = slm.SamplingConfig(**settings)
-    drawn = [i for [i] in generate_ids(FastDecoder(model), [prompt], sampling, eot_id=-1)]
+    drawn = [i for [i] in generate_ids(IncrementalDecoder(model), [prompt], sampling, end_ids=())]
     edit_json(folder / "config.json", eos_token_id=[2, drawn[5]])
     model, tokenizer = slm.load_model(folder)
     with TestClient(create_app(model, tokenizer, "small")) as client:

@@ -11,7 +11,7 @@ from slm.export.gguf import export_gguf
 from slm.export.hub import push_to_hub
 from slm.export.model_card import model_card
 from slm.export.onnx import export_onnx
-from slm.generation.decoder import FastDecoder
+from slm.generation.decoder import IncrementalDecoder
 from slm.generation.text_generation import generate_ids
 
 SHAPES = [{}, {"tie_embeddings": False, "n_kv_heads": 2, "rope_theta": 300.0, "norm_eps": 1e-3}]
@@ -26,7 +26,7 @@ def folder(request, random_model, tokenizer, tmp_path):
 
 def greedy(model, ids, count):
     how = slm.SamplingConfig(temperature=0, max_new_tokens=count)
-    return [new for [new] in generate_ids(FastDecoder(model), [ids], how, eot_id=-1)]
+    return [new for [new] in generate_ids(IncrementalDecoder(model), [ids], how, end_ids=())]
 
 
 @pytest.mark.parametrize("type", ["f32", "f16"])

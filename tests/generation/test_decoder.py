@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from slm.generation.decoder import FastDecoder
+from slm.generation.decoder import IncrementalDecoder
 from slm.model.kv_cache import KVCache
 from tests.reference import SHAPES, llama, same, some_ids
 
@@ -12,7 +12,7 @@ from tests.reference import SHAPES, llama, same, some_ids
 def test_token_by_token_it_gives_hugging_faces_logits(fields, rows, random_model):
     model, ids = random_model(**fields), some_ids(rows, 32)
     expected = llama(model)(ids).logits
-    decoder = FastDecoder(model)
+    decoder = IncrementalDecoder(model)
     cache = decoder.new_cache(rows)
     same(decoder.prefill(ids[:, :1].tolist(), cache), expected[:, 0])
     for t in range(1, 32):
@@ -27,7 +27,7 @@ def test_rows_of_different_lengths_get_hugging_faces_logits(fields, random_model
     expected = llama(model)(ids).logits
     lengths = [3, 11, 1]
     rows = [row[:length] for row, length in zip(ids.tolist(), lengths)]
-    decoder = FastDecoder(model)
+    decoder = IncrementalDecoder(model)
     cache = decoder.new_cache(3)
     logits = decoder.prefill(rows, cache)
     for _ in range(8):
@@ -43,7 +43,7 @@ def test_rows_of_different_lengths_get_hugging_faces_logits(fields, random_model
 def test_rows_come_and_go_while_others_are_decoded(random_model):
     model, ids = random_model(), some_ids(4, 20).tolist()
     expected = model(torch.tensor(ids))
-    decoder = FastDecoder(model)
+    decoder = IncrementalDecoder(model)
     cache = decoder.new_cache(3)
     decoder.prefill([ids[0][:9], ids[1][:2], ids[2][:5]], cache)
     cache.remove_row(0)  # row 2 moves there
@@ -60,7 +60,7 @@ def test_rows_come_and_go_while_others_are_decoded(random_model):
 @torch.no_grad()
 def test_only_the_rows_that_fill_the_context_forget_their_older_half(random_model):
     model, ids = random_model(), some_ids(2, 40).tolist()  # the context holds 32
-    decoder = FastDecoder(model)
+    decoder = IncrementalDecoder(model)
     cache = decoder.new_cache(2)
     rows = [ids[0][:31], ids[1][:5]]
     decoder.prefill(rows, cache)
@@ -80,7 +80,7 @@ def test_only_the_rows_that_fill_the_context_forget_their_older_half(random_mode
 @torch.no_grad()
 def test_of_a_prompt_longer_than_the_context_the_end_is_read(random_model):
     model, ids = random_model(), some_ids(1, 50).tolist()
-    decoder = FastDecoder(model)
+    decoder = IncrementalDecoder(model)
     logits = decoder.prefill(ids, decoder.new_cache(1))
     same(logits, model(torch.tensor(ids)[:, -32:])[:, -1])
 
@@ -89,7 +89,7 @@ def test_of_a_prompt_longer_than_the_context_the_end_is_read(random_model):
 def test_rows_of_equal_length_get_the_same_bits_as_each_other(random_model):
     """Rows in use are the first ones, whatever room there is behind them."""
     model, ids = random_model(), some_ids(1, 12).tolist()
-    decoder = FastDecoder(model)
+    decoder = IncrementalDecoder(model)
     tight = decoder.new_cache(1)
     roomy = decoder.new_cache(7)
     assert torch.equal(decoder.prefill([ids[0][:5]], tight), decoder.prefill([ids[0][:5]], roomy))

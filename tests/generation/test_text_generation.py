@@ -1,6 +1,7 @@
 import math
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -15,7 +16,7 @@ from transformers import (
 
 from slm.checkpoint.saving import save_model
 from slm.generation import text_generation
-from slm.generation.decoder import FastDecoder
+from slm.generation.decoder import IncrementalDecoder
 from slm.generation.sampling import next_token_probabilities
 from slm.generation.text_generation import generate, generate_ids, stream
 from slm.settings import SamplingConfig
@@ -66,10 +67,10 @@ def constant(random_model, logits):
     return markov(random_model, lambda id: logits)
 
 
-def ids_of(model, prompts, eot_id=-1, n=1, **settings):
+def ids_of(model, prompts, end_ids=(), n=1, **settings):
     """What `generate_ids` yields: for each step the new ids of all rows."""
     sampling = SamplingConfig(**settings)
-    return list(generate_ids(FastDecoder(model), prompts, sampling, eot_id, n))
+    return list(generate_ids(IncrementalDecoder(model), prompts, sampling, end_ids, n))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_temperature_0_writes_what_transformers_writes_greedily(
     expected = theirs.generate(ids, do_sample=False, max_new_tokens=40, min_new_tokens=40)
     expected = expected[0, ids.shape[1] :].tolist()
     assert tokenizer.eot_id not in expected
-    drawn = ids_of(model, ids.tolist(), tokenizer.eot_id, temperature=0, max_new_tokens=40)
+    drawn = ids_of(model, ids.tolist(), tokenizer.end_ids, temperature=0, max_new_tokens=40)
     assert [new for [new] in drawn] == expected
     text = generate(model, tokenizer, prompt, temperature=0, max_new_tokens=40)
     assert text == prompt + tokenizer.decode(expected)
@@ -208,7 +209,7 @@ def test_a_story_that_has_ended_stays_ended_beside_longer_ones(random_model, tok
     model = chains(random_model, [a, eot, b, c], [w, x, y, z, eot])
     prompts = ["w", "a", "y"]
     assert generate(model, tokenizer, prompts) == ["wxyz", "a", "yz"]
-    steps = ids_of(model, [[w], [a], [y]], eot)
+    steps = ids_of(model, [[w], [a], [y]], [eot])
     assert steps == [[x, eot, z], [y, eot, eot], [z, eot, eot], [eot, eot, eot]]
 
 
@@ -406,6 +407,18 @@ def test_no_prompts_are_refused(random_model, tokenizer):
 def test_n_must_be_a_whole_number(n, random_model, tokenizer):
     with pytest.raises(ValueError, match=rf"^n must be a whole number .*, not {n!r}\.$"):
         generate(random_model(n_layers=1), tokenizer, "Once", n=n)
+
+
+def test_n_may_be_a_numpy_integer(random_model, tokenizer):
+    settings = {"seed": 1, "max_new_tokens": 5}
+    expected = generate(random_model(), tokenizer, "Once", n=2, **settings)
+    assert generate(random_model(), tokenizer, "Once", n=np.int64(2), **settings) == expected
+
+
+def test_a_story_ends_with_any_of_several_ids_and_the_first_stands_for_all(random_model, tokenizer):
+    a, b, c, w, x, y = tokenizer.encode("abcwxy")
+    model = chains(random_model, [a, b, c], [w, x, y])
+    assert ids_of(model, [[a], [w]], [y, b]) == [[y, x], [y, y]]
 
 
 def test_more_stories_than_fit_into_memory_are_refused_with_how_many_do(

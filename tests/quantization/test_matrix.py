@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
 import slm
-from slm.generation.decoder import FastDecoder
+from slm.generation.decoder import IncrementalDecoder
 from slm.quantization.matrix import QuantizedMatrix, quantize
 from slm.quantization.rounding import pack_nibbles, quantize_matrix, unpack_nibbles
 from tests.reference import same
@@ -79,7 +79,7 @@ def test_a_quantized_model_is_the_model_with_the_weights_that_it_says(way, field
     ids = torch.randint(280, (2, 9), generator=torch.Generator().manual_seed(2))
     expected = plain(ids)
     same(small(ids), expected)
-    decoder = FastDecoder(small)
+    decoder = IncrementalDecoder(small)
     cache = decoder.new_cache(2)
     decoder.prefill(ids[:, :1].tolist(), cache)
     for t in range(1, 9):

@@ -3,7 +3,7 @@ import threading
 import pytest
 import torch
 
-from slm.generation.decoder import FastDecoder
+from slm.generation.decoder import IncrementalDecoder
 from slm.generation.text_generation import generate_ids
 from slm.serving.batching import Batcher, QueueFull
 from slm.serving.sequence import Sequence
@@ -17,7 +17,7 @@ def batcher(random_model):
     made = []
 
     def make(model=None, **how) -> Batcher:
-        made.append(Batcher(model or random_model(), 279, **how))
+        made.append(Batcher(model or random_model(), (279,), **how))
         return made[-1]
 
     yield make
@@ -66,7 +66,7 @@ def write(batcher, *requests):
 
 
 def alone(model, ids, settings):
-    steps = generate_ids(FastDecoder(model), [ids], SamplingConfig(**settings), 279)
+    steps = generate_ids(IncrementalDecoder(model), [ids], SamplingConfig(**settings), [279])
     return [new_ids[0] for new_ids in steps]
 
 
@@ -138,7 +138,7 @@ def test_a_sequence_of_no_new_tokens_ends_after_its_prompt(batcher, random_model
 
 def test_a_cancelled_story_stops_at_once_and_makes_room(batcher, random_model):
     one, recorder = batcher(random_model(), max_batch_size=1), Recorder()
-    one.eot_id = -1  # so that it never ends by itself
+    one.end_ids = (-1,)  # so that it never ends by itself
     long = sequence([279], recorder, max_new_tokens=10**6)
     one.submit(long)
     assert recorder.began.wait(30)
@@ -149,7 +149,7 @@ def test_a_cancelled_story_stops_at_once_and_makes_room(batcher, random_model):
 
 def test_where_too_many_wait_the_next_is_turned_away(batcher, random_model):
     full = batcher(random_model(), max_batch_size=1, max_waiting=2)
-    full.eot_id = -1
+    full.end_ids = (-1,)
     recorder = Recorder()
     full.submit(sequence([279], recorder, max_new_tokens=10**6))
     assert recorder.began.wait(30)
@@ -187,7 +187,7 @@ def test_a_listener_that_fails_does_not_disturb_the_others(batcher, random_model
 
 
 def test_closing_finishes_what_was_begun_and_begins_nothing_more(random_model):
-    some, recorder = Batcher(random_model(), -1, max_batch_size=2), Recorder()
+    some, recorder = Batcher(random_model(), (-1,), max_batch_size=2), Recorder()
     for _ in range(5):
         some.submit(sequence([279], recorder, max_new_tokens=20))
     some.close()
@@ -197,7 +197,7 @@ def test_closing_finishes_what_was_begun_and_begins_nothing_more(random_model):
 
 
 def test_closing_without_finishing_is_quick(random_model):
-    some = Batcher(random_model(), -1, max_batch_size=2)
+    some = Batcher(random_model(), (-1,), max_batch_size=2)
     recorders = [Recorder() for _ in range(5)]
     some.submit(*(sequence([279], recorder, max_new_tokens=10**6) for recorder in recorders))
     assert recorders[0].began.wait(30)

@@ -586,7 +586,7 @@ def llama_tokenizer(tmp_path_factory):
     inner.save(str(folder / "tokenizer.json"))
     sizes = {"vocab_size": inner.get_vocab_size(), "bos_token_id": 1, "eos_token_id": 2}
     (folder / "config.json").write_text(json.dumps(sizes), encoding="utf-8")
-    return slm.tokenizer.pretrained.ForeignTokenizer(folder)
+    return slm.tokenizer.pretrained.PretrainedTokenizer(folder)
 
 
 def test_the_tokenizer_of_another_model_can_be_given(llama_tokenizer):
