@@ -2,6 +2,7 @@
 
 __all__ = [
     "OPENINGS",
+    "FineTuneConfig",
     "ModelConfig",
     "NGram",
     "SamplingConfig",
@@ -46,7 +47,7 @@ _ANALYSIS = {
 
 def __getattr__(name: str):
     """Import a public name when it is first used, so that `slm --help` need not load PyTorch."""
-    if name in ("ModelConfig", "TrainConfig", "SamplingConfig"):
+    if name in ("FineTuneConfig", "ModelConfig", "SamplingConfig", "TrainConfig"):
         from slm import settings as module
     elif name == "load_stories":
         from slm import stories as module

@@ -91,16 +91,16 @@ def finetune(
     tuned.to(pick_device(config.device)).requires_grad_(True)
     measured = {"yours": held_out, "ordinary": ordinary.validation[:100]}
     before = _evaluate_all(tuned, tokenizer, measured)
-    training = _train_config(config, steps=config.epochs * batches.steps_per_epoch)
+    train_config = _train_config(config, steps=config.epochs * batches.steps_per_epoch)
     adapter = None
     if config.lora_rank:
         adapter, optimizers = add_lora(tuned, config)
     else:
-        optimizers = make_optimizers(tuned, training)
+        optimizers = make_optimizers(tuned, train_config)
     early_stopping = EarlyStopping(tuned, before["yours"].nats_per_token, config.patience)
     with explain_out_of_memory("set batch_size to less"):
         _train_epochs(
-            tuned, tokenizer, batches, held_out, optimizers, training, early_stopping, callback
+            tuned, tokenizer, batches, held_out, optimizers, train_config, early_stopping, callback
         )
     if adapter:
         tuned = copy.deepcopy(adapter).merge_and_unload()
@@ -118,7 +118,7 @@ def finetune(
 
 
 def _train_config(config: FineTuneConfig, steps: int) -> TrainConfig:
-    """What the parts that training shares want to know; all else is as when training."""
+    """The settings of the parts shared with training; all others are training's defaults."""
     return TrainConfig(
         steps=steps,
         learning_rate=config.learning_rate,

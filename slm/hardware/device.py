@@ -11,7 +11,7 @@ def pick_device(device: str = "auto") -> str:
     """The device that is asked for; with "auto" a GPU if there is one, else the processor.
 
     Of several GPUs, each process that `torchrun` starts takes its own. A Mac's GPU that computes
-    wrong results is not used, and this is said.
+    wrong results is not used, with a message.
     """
     if device == "auto":
         device = _fastest_device()

@@ -82,13 +82,7 @@ def train(
             training_batches = add_soft_targets(batches, config, model, tokenizer)
 
         # Open: resume the run in the folder, or begin one.
-        state = TrainingState(
-            model=model,
-            optimizers=make_optimizers(model, config),
-            batches=batches,
-            scaler=make_scaler(config, device),
-            history=History(),
-        )
+        state = new_state(model, batches, config, device)
         budget = Budget.of(config, model_config.context_length)
         open_run(run_folder, state, config, budget, tokenizer, processes, fresh)
 
@@ -159,6 +153,19 @@ def make_batches(
         world_size=processes.world_size,
         bos_id=tokenizer.bos_id,
         rows_in_step=config.batch_size,
+    )
+
+
+def new_state(
+    model: Transformer, batches: Batches, config: TrainConfig, device: str
+) -> TrainingState:
+    """The state of a run before its first step."""
+    return TrainingState(
+        model=model,
+        optimizers=make_optimizers(model, config),
+        batches=batches,
+        scaler=make_scaler(config, device),
+        history=History(),
     )
 
 

@@ -69,7 +69,7 @@ def _admits_none(config: object, name: str) -> bool:
 
 
 def _describe(whole: bool, low: float, high: float, value: object) -> str:
-    """What a number must be; the largest one is only said if it is the matter."""
+    """What a number must be; the upper limit is only named where the number is above it."""
     kind = "a whole number" if whole else "a number"
     is_too_large = isinstance(value, Real) and value > high
     if high == LARGEST and not is_too_large:
