@@ -3,7 +3,7 @@ import json
 import pytest
 
 from slm.serving.detokenizer import IncrementalDetokenizer
-from slm.tokenizer.pretrained import ForeignTokenizer
+from slm.tokenizer.pretrained import PretrainedTokenizer
 
 TEXTS = [
     "Once upon a time there was a cat.",
@@ -52,7 +52,7 @@ def sentencepiece(tmp_path):
     inner.save(str(tmp_path / "tokenizer.json"))
     config = {"bos_token_id": 1, "eos_token_id": 2, "vocab_size": len(vocab)}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return ForeignTokenizer(tmp_path), inner
+    return PretrainedTokenizer(tmp_path), inner
 
 
 @pytest.mark.parametrize("text", TEXTS)
