@@ -112,8 +112,8 @@ class Batches(Iterator):
 
     `state` counts the stories that were taken, and `unfinished` has those to go on with: set both
     to resume. Of `world_size` processes each draws all rows and takes its share,
-    `rows[rank::world_size]`. A step that is drawn in several batches names all its rows by
-    `rows_in_step`, and has the same rows as if it were drawn in one.
+    `rows[rank::world_size]`. Where a batch is drawn in several smaller ones, `rows_in_step` is the
+    number of rows of the whole one, so that the rows are the same.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class Batches(Iterator):
         size = len(self._story(number))
         if unread and size > self.context_length:
             row = self._rows_drawn + self.rows_in_step
-            while row in self._unfinished:  # as there were more rows in a step before
+            while row in self._unfinished:  # taken, where the run resumes from larger batches
                 row += 1
             self._unfinished[row] = (number, size - unread)
 

@@ -53,8 +53,8 @@ def finetune(
 
     `stories` is a file or a folder of them, or a list of texts, of any length; or "lighthouse", the
     tales that come with the package. `settings` are fields of `FineTuneConfig`. After every step
-    `callback` is called with the progress, from 0 to 1, and the scores of the epochs so far, in
-    nats per token.
+    `callback` is called with the progress, from 0 to 1, and the scores of the epochs measured so
+    far, in nats per token; an epoch is measured after the call for its last step.
 
     Some of your stories are held out: the model is scored on them after each epoch, and the weights
     of the best epoch are kept, also when the run is stopped or its loss becomes NaN later on.

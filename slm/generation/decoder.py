@@ -56,7 +56,7 @@ class StepPositions:
     """
 
     index: Tensor | None  # the positions, (B,)
-    cos: Tensor  # these turn the heads, (1 or B, H + 2 G, 1, D)
+    cos: Tensor  # these turn the heads, (H + 2 G, 1, D) or (B, H + 2 G, 1, D)
     sin: Tensor  # likewise
     mask: Tensor | None  # which tokens the next one sees, (B, 1, 1, S)
 
@@ -197,7 +197,7 @@ class IncrementalDecoder:
             mask = (everywhere <= index.unsqueeze(1)).view(-1, 1, 1, longest + 1)
             cos = self.cos[index, None, None]  # (B, 1, 1, D)
             sin = self.signed_sin[index, None, None]  # (B, 1, 1, D)
-        cos = torch.where(self.is_turned, cos, 1.0)  # (1 or B, H + 2 G, 1, D)
+        cos = torch.where(self.is_turned, cos, 1.0)  # (H + 2 G, 1, D) or (B, H + 2 G, 1, D)
         sin = self.is_turned * sin
         return StepPositions(index, cos, sin, mask)
 

@@ -3,11 +3,13 @@
 Modules and weights are named as in Hugging Face's Llama, so that a saved model is a Hugging Face
 model. Shapes stand at line ends:
 
-    B  stories in a batch          H  query heads
-    T  tokens per story            G  heads of keys and values, shared by H / G query heads each
+    B  rows in a batch             H  query heads
+    T  tokens per row              G  heads of keys and values, shared by H / G query heads each
     S  tokens that can be seen     D  numbers per head, C / H
     C  numbers per token           V  tokens in the vocabulary
     M  hidden width of the MLP
+
+A row is one story, or in training several, one after another (see slm/batches.py).
 
 The same architecture is described in three more places, and a change here must be repeated there:
 slm/generation/decoder.py (the same arithmetic, faster, one token at a time; a test compares both),
@@ -203,7 +205,9 @@ class Backbone(nn.Module):
         """
         context_length = self.tables.shape[1]
         if end > context_length:
-            raise ValueError(f"{end} tokens are more than context_length: give {context_length}.")
+            raise ValueError(
+                f"{end} tokens are more than context_length: give at most {context_length}."
+            )
         return self.tables[:, start:end]
 
     positions = rotary_slice  # an earlier name
@@ -240,7 +244,7 @@ class Transformer(nn.Module):
         self.draw_weights(seed)
 
     def draw_weights(self, seed: int) -> None:
-        """Set all matrices to random values; the weights of the norms stay as they are."""
+        """Draw all matrices, but those set to zero; the weights of the norms stay as they are."""
         generator = torch.Generator().manual_seed(seed)
         for name, weight in self.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):

@@ -36,7 +36,7 @@ class Budget:
         """The learning rate of step number `step`, before which the run was at `progress`."""
         if config.schedule:
             return config.schedule[step - 1]
-        # A run by the clock knows only when the step begins; neither wastes a step on a rate of 0.
+        # The rate at the step's middle, so that none is 0; by the clock only its start is known.
         middle = (step - 0.5) / self.steps if self.steps else max(progress, 1e-3)
         return config.learning_rate * learning_rate_factor(middle, config)
 

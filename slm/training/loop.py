@@ -53,9 +53,10 @@ def train(
     process trains in, and a loss that is no longer a number; OSError if the folder cannot be
     written, and SaveError, which has the run, if the last save fails.
 
-    The run is saved in `folder` (by default runs/NAME, after all settings and data), its model as
-    `slm.load_model` and transformers read it. The same call resumes an interrupted run, to the same
-    end, and loads a finished one; a larger budget takes it further; `fresh=True` starts over.
+    The run is saved in `folder` (by default runs/NAME, with a name made from the settings and the
+    data), its model as `slm.load_model` and transformers read it. The same call resumes an
+    interrupted run, to the same end, and loads a finished one; a larger budget takes it further;
+    `fresh=True` starts over.
     """
     # Prepare: settings, data, hardware.
     check_stories(stories)
@@ -177,7 +178,7 @@ def compile_model(model: nn.Module, config: TrainConfig, device: str) -> nn.Modu
 
 
 def end_run(run: Run, state: TrainingState, folder: RunFolder) -> None:
-    """Save what is not saved yet, and say how the run ended if it is not as it should."""
+    """Save what is not saved yet, and say how the run ended if it did not end as it should."""
     steps = len(run.history.steps)
     if folder.saved_steps != steps:
         folder.save_end(state, run)

@@ -92,7 +92,10 @@ class RunFolder:
         self.saved_steps = len(state.history.steps)
 
     def try_to_save(self, state: TrainingState, tokenizer: Tokenizer) -> str | None:
-        """Save; if that fails, return a sentence that says so, but not for a failure in a row."""
+        """Save; if that fails, return a sentence that says so.
+
+        None if all went well, and if the save before failed too: that was said already.
+        """
         try:
             self.save(state, tokenizer)
         except (OSError, MemoryError) as error:
@@ -117,12 +120,13 @@ class RunFolder:
     def _failure(self, error: Exception, state: TrainingState) -> str:
         """What could not be saved and why, how many bytes it takes, and what is safe."""
         number = getattr(error, "errno", None)
-        reason = os.strerror(number) if number else error or type(error).__name__
-        size = 4 * sum(weight.numel() for weight in state.model.parameters())
+        reason = os.strerror(number) if number else str(error) or type(error).__name__
+        weights = sum(weight.numel() for weight in state.model.parameters())
+        size = 4 * 4 * weights  # 4 bytes each: the model, and its state with up to two moments
         safe = f"step {self.saved_steps:,} is" if self.saved_steps else "nothing yet is"
         return (
             f"Step {len(state.history.steps):,} could not be saved in {self.path} ({reason}; it "
-            f"takes about {4 * size / 1e6:,.0f} MB): {safe} safe there."
+            f"takes about {size / 1e6:,.0f} MB): {safe} safe there."
         )
 
     def _save_model(self, state: TrainingState, tokenizer: Tokenizer) -> None:
@@ -135,8 +139,8 @@ class RunFolder:
         Versions that saved the state first left such folders when their process was killed.
         """
         if not self._is_whole(state, tokenizer):
-            say(f"The model in {self.path} was not that of its finished run: it was written again.")
             self._save_model(state, tokenizer)
+            say(f"The model in {self.path} was not that of its finished run: it was written again.")
 
     def _is_whole(self, state: TrainingState, tokenizer: Tokenizer) -> bool:
         try:
