@@ -718,7 +718,8 @@ def test_sigterm_finishes_what_is_running(tmp_path):
             thread.start()
             wait_for(lambda: health()["stories"] == 4)
             process.send_signal(signal.SIGTERM)
-            with pytest.raises(httpx.ConnectError):  # no more are let in
+            # No more are let in: refused, or dropped where the connection was just being made.
+            with pytest.raises((httpx.ConnectError, httpx.RemoteProtocolError)):
                 while not answers:
                     httpx.get(f"{client.base_url}/health")
             thread.join()
