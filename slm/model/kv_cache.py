@@ -90,7 +90,9 @@ class KVCache:
         shorter ones.
         """
         # This runs for every layer of every step: `narrow` is a slice that takes half the time.
-        stored = self.layers[layer].narrow(0, 0, len(new))  # (B, 2 G, capacity, D)
+        stored = self.layers[layer]  # (rows, 2 G, capacity, D)
+        if len(new) < len(stored):
+            stored = stored.narrow(0, 0, len(new))  # the rows in use, (B, 2 G, capacity, D)
         if positions is None:
             start = self.lengths[0]
             end = start + new.shape[2]
