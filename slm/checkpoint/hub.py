@@ -37,10 +37,10 @@ def fetch_model(name: str) -> Path:
         raise FileNotFoundError(f"No model {name} on the hub ({reason}): {error}") from None
     except Exception as error:  # of the network's own libraries, which change with the version
         reason = " ".join(str(error).split()) or type(error).__name__
-        mend = "check the name and the connection"
+        hint = "check the name and the connection"
         raise ConnectionError(
             f"There is no folder {name}, and the hub cannot be reached for a model of that name: "
-            f"{mend} ({reason})."
+            f"{hint} ({reason})."
         ) from None
 
 

@@ -43,8 +43,8 @@ def weight_files(folder: Path) -> list[Path]:
 def existing_file(path: Path) -> Path:
     """The path of a model's file. Raises FileNotFoundError where there is none."""
     if not path.is_file():
-        mend = "name a folder that slm.save_model or slm.train has written"
-        raise FileNotFoundError(f"There is no model at {path}: {mend}.")
+        hint = "name a folder that slm.save_model or slm.train has written"
+        raise FileNotFoundError(f"There is no model at {path}: {hint}.")
     return path
 
 

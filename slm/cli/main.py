@@ -64,8 +64,8 @@ def run(arguments: list[str]) -> int:
     name, *options = arguments
     if name not in COMMANDS:
         close = get_close_matches(name, COMMANDS, 1)
-        mend = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(COMMANDS)}."
-        print(f"slm: There is no command {name!r}: {mend}", file=sys.stderr)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(COMMANDS)}."
+        print(f"slm: There is no command {name!r}: {hint}", file=sys.stderr)
         return 2
     call_with_options(name, options)
     return 0

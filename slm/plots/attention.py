@@ -61,10 +61,10 @@ def attention_map(weights: ArrayLike, pieces: Sequence[str], *, title: str) -> F
     axes.set_ylabel("looks")
     axes.set_xlabel("is looked at")
     strongest = array(weights).argmax(axis=1)
-    told = "; ".join(
+    alt = "; ".join(
         f"{pieces[row].strip()} to {pieces[column].strip()}" for row, column in enumerate(strongest)
     )
-    return describe(figure, f"Attention map: {title}. Each looks most at: {told}.")
+    return describe(figure, f"Attention map: {title}. Each looks most at: {alt}.")
 
 
 @picture
@@ -107,8 +107,8 @@ def attention_maps(
             axes.set_xticks([])
     _weight_scale(figure, image, panels)
     figure.suptitle(title or "Where each head looks (layer.head)", x=0.02, ha="left", **HEADING)
-    told = f"{layers} rows of {heads} maps over the {length} tokens of {' '.join(labels)}"
-    return describe(figure, f"Attention maps: {told}.")
+    alt = f"{layers} rows of {heads} maps over the {length} tokens of {' '.join(labels)}"
+    return describe(figure, f"Attention maps: {alt}.")
 
 
 def _weight_scale(figure: Figure, image: object, panels: np.ndarray) -> None:

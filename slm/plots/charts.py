@@ -146,8 +146,8 @@ def bars(
     axes.spines["left"].set_visible(False)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
-    told = ", ".join(f"{name} {mean:{number}}" for name, mean in zip(groups, means, strict=True))
-    return describe(figure, f"Bars: {title}. {xlabel or 'Values'}: {told}.")
+    alt = ", ".join(f"{name} {mean:{number}}" for name, mean in zip(groups, means, strict=True))
+    return describe(figure, f"Bars: {title}. {xlabel or 'Values'}: {alt}.")
 
 
 @picture
@@ -177,8 +177,8 @@ def histogram(
     axes.set_ylabel("share, %")
     axes.set_xlim(borders[0], borders[-1])
     axes.grid(axis="x", visible=False)
-    told = [f"{name}: {len(g):,}, median {np.median(g):,.0f}" for name, g in values.items()]
-    return describe(figure, f"Histogram: {title}. {xlabel}. {'; '.join(told)}.")
+    alt = [f"{name}: {len(g):,}, median {np.median(g):,.0f}" for name, g in values.items()]
+    return describe(figure, f"Histogram: {title}. {xlabel}. {'; '.join(alt)}.")
 
 
 @picture

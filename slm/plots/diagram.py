@@ -95,9 +95,9 @@ def architecture(config: Any) -> Figure:
         size=11,
         color=MUTED,
     )
-    told = f"tokens, embedding {vocabulary} by {width}, then {config.n_layers} layers"
+    alt = f"tokens, embedding {vocabulary} by {width}, then {config.n_layers} layers"
     parts = "each adds to the residual stream first attention, then a feed-forward network"
-    return describe(paper.figure, f"Diagram of the model: {told}; {parts}; norm, logits, softmax.")
+    return describe(paper.figure, f"Diagram of the model: {alt}; {parts}; norm, logits, softmax.")
 
 
 def _layers(paper: Axes, count: int) -> None:

@@ -70,8 +70,8 @@ def next_token(
     panels[0].set_yticks(range(len(names)), names, family=MONO)
     panels[0].invert_yaxis()
     figure.suptitle(title or "What may come next", x=0.015, ha="left", **HEADING)
-    told = [f"{name}: {names[share.argmax()]} {share.max():.0f}%" for name, share in shares.items()]
-    return describe(figure, f"Bars of next-token probabilities. Likeliest: {'; '.join(told)}.")
+    alt = [f"{name}: {names[share.argmax()]} {share.max():.0f}%" for name, share in shares.items()]
+    return describe(figure, f"Bars of next-token probabilities. Likeliest: {'; '.join(alt)}.")
 
 
 def _percent(share: float) -> str:
@@ -126,8 +126,8 @@ def loss_by_position(
     known = means[np.isfinite(means)]
     start = known[:5].mean() if len(known) else np.nan
     middle = known[len(known) // 2 :].mean() if len(known) else np.nan
-    told = f"{start:.2f} over the first five tokens, {middle:.2f} over the second half"
-    return describe(rows[0].figure, f"Loss by position in the story, in nats per token: {told}.")
+    alt = f"{start:.2f} over the first five tokens, {middle:.2f} over the second half"
+    return describe(rows[0].figure, f"Loss by position in the story, in nats per token: {alt}.")
 
 
 def _loss_and_count_axes(with_counts: bool) -> list:

@@ -33,8 +33,8 @@ def surprise(probabilities: Mapping[str, float], *, title: str | None = None) ->
     axes.set_ylabel("surprise −ln p, in nats")
     axes.set_xlim(0, 1.02)
     axes.set_ylim(0)
-    told = ", ".join(f"{name} {-np.log(chance):.2f}" for name, chance in probabilities.items())
-    return describe(figure, f"The curve −ln p falls from over 6 to 0 at p = 1. On it: {told}.")
+    alt = ", ".join(f"{name} {-np.log(chance):.2f}" for name, chance in probabilities.items())
+    return describe(figure, f"The curve −ln p falls from over 6 to 0 at p = 1. On it: {alt}.")
 
 
 @picture
@@ -63,8 +63,8 @@ def slope(
     axes.set_xlabel("the weight")
     axes.set_ylabel("loss, in nats")
     axes.set_ylim(heights.min() - 0.08 * np.ptp(heights), heights.max() + 0.05 * np.ptp(heights))
-    told = f"at {at:.3g} the loss is {here:.3f} and the slope {slope:.3g}"
-    return describe(figure, f"The loss as a curve over one weight; {told}.")
+    alt = f"at {at:.3g} the loss is {here:.3f} and the slope {slope:.3g}"
+    return describe(figure, f"The loss as a curve over one weight; {alt}.")
 
 
 def schedule(rates: Mapping[str, ArrayLike], *, title: str | None = None) -> Figure:

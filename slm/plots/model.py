@@ -46,8 +46,8 @@ def parameters(groups: Mapping[str, int], *, title: str | None = None) -> Figure
     axes.set_xticks([])
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.spines[["left", "bottom"]].set_visible(False)
-    told = ", ".join(f"{name} {label}" for name, label in zip(names, labels, strict=True))
-    return describe(figure, f"Bars: where the {total:,} parameters are: {told}.")
+    alt = ", ".join(f"{name} {label}" for name, label in zip(names, labels, strict=True))
+    return describe(figure, f"Bars: where the {total:,} parameters are: {alt}.")
 
 
 def _count_and_share(count: int, total: int) -> str:
@@ -70,8 +70,8 @@ def vectors(rows: ArrayLike, pieces: Sequence[str], *, title: str | None = None)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, pad=0.02).outline.set_visible(False)
-    told = f"{len(values)} rows of {values.shape[1]} coloured cells"
-    return describe(figure, f"Vectors: {told}, for the tokens {', '.join(pieces)}.")
+    alt = f"{len(values)} rows of {values.shape[1]} coloured cells"
+    return describe(figure, f"Vectors: {alt}, for the tokens {', '.join(pieces)}.")
 
 
 @picture
@@ -101,8 +101,8 @@ def embedding_map(
     axes.set_ylabel(f"second direction ({spread[1]:.0f}%)")
     figure.draw_without_rendering()
     _label(axes, points, [drawable(word.strip()) for word in words])
-    told = "; ".join(f"{name}: {_members(name, words, groups)}" for name in names)
-    return describe(figure, f"A map of words by their vectors. {told}.")
+    alt = "; ".join(f"{name}: {_members(name, words, groups)}" for name in names)
+    return describe(figure, f"A map of words by their vectors. {alt}.")
 
 
 def _members(name: str, words: Sequence[str], groups: Sequence[str]) -> str:

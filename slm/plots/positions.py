@@ -92,5 +92,5 @@ def rotary_distance(*, head_dim: int = 64, theta: float = 10_000.0) -> Figure:
     axes.set_xlabel("distance from query to key, in tokens")
     axes.set_ylabel("query · key")
     axes.set_xlim(-1, 65)
-    told = "Points for queries at positions 64, 128 and 200 lie on one curve"
-    return describe(figure, f"{told}, which falls from 1 at distance 0 and then swings.")
+    alt = "Points for queries at positions 64, 128 and 200 lie on one curve"
+    return describe(figure, f"{alt}, which falls from 1 at distance 0 and then swings.")

@@ -48,7 +48,7 @@ def tokens(texts: Mapping[str, Sequence[str]]) -> Figure:
     depths = {name: _depth(tiles) for name, tiles in placed.items()}
     paper = page(blank(WIDTH, sum(depths.values()) + 0.4, layout=None))
     top = 0.32
-    told = []
+    alt = []
     for name, pieces in texts.items():
         mean = sum(map(len, pieces)) / max(1, len(pieces))
         count = f"{len(pieces):,} tokens · {mean:.2f} characters each"
@@ -57,10 +57,10 @@ def tokens(texts: Mapping[str, Sequence[str]]) -> Figure:
         for index, (row, column, shown) in enumerate(placed[name]):
             fill = tint(FILLS[index % 4], 0.38)
             tile(paper, shown, fill, x=EDGE + column * TILE, y=top + 0.15 + row * ROW)
-        told.append(f"{name}: {count}")
+        alt.append(f"{name}: {count}")
         top += depths[name]
     paper.text(EDGE, top - 0.1, "Colours only tell neighbours apart.", color=MUTED, size=10)
-    return describe(paper.figure, f"A text cut into tokens. {'; '.join(told)}.")
+    return describe(paper.figure, f"A text cut into tokens. {'; '.join(alt)}.")
 
 
 def _depth(tiles: Sequence[tuple[int, int, str]]) -> float:
@@ -122,8 +122,8 @@ def batch(
                 fill = tint(ORANGE, 0.75) if piece == mark else fill
                 spot = {"x": starts[place], "y": y, "width": widths[place], "pitch": pitch}
                 tile(paper, piece, fill, **spot)
-    told = f"{len(rows)} rows of {length} tokens; under each the target, the token after it"
-    return describe(paper.figure, f"A batch: {told}.")
+    alt = f"{len(rows)} rows of {length} tokens; under each the target, the token after it"
+    return describe(paper.figure, f"A batch: {alt}.")
 
 
 def bigrams(

@@ -1,4 +1,4 @@
-"""Pictures of training: the loss, and the stories told on the way."""
+"""Pictures of training: the loss, and the stories written on the way."""
 
 from __future__ import annotations
 
@@ -175,8 +175,8 @@ def story_strip(stories: Sequence[tuple[str, str]], *, prompt: str = "", lines: 
         paper.text(0.2, top + 0.05, label, va="top", weight="bold", color=BLUE, size=11)
         typeset(paper, rows, x=left, y=top, lead_colour=BLUE)
         top += high
-    told = "; ".join(f"{label}: {' '.join(text.split())[:60]}" for label, text in stories)
-    return describe(figure, f"What is written at several moments. {told}.")
+    alt = "; ".join(f"{label}: {' '.join(text.split())[:60]}" for label, text in stories)
+    return describe(figure, f"What is written at several moments. {alt}.")
 
 
 def _milestones(samples: Sequence[Any], steps: Sequence[int] | None) -> list[Any]:

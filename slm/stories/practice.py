@@ -72,7 +72,9 @@ def expand(text: str, symbols: dict, rng: Random) -> str:
             return expand(part, symbols, rng)
         meaning = symbols.get(slot) or symbols.get(slot.lower())
         if not meaning:
-            raise ValueError(f"practice.json uses {{{slot}}}: add it there, or mend its spelling")
+            raise ValueError(
+                f"practice.json uses {{{slot}}}: add it there, or correct its spelling"
+            )
         phrase = meaning if isinstance(meaning, str) else rng.choice(meaning)
         words = expand(phrase, symbols, rng)
         if slot[0].isupper():

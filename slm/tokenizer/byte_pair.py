@@ -142,28 +142,28 @@ def load_tokenizer(name_or_path: str | Path = "stories") -> Tokenizer:
     """
     if name_or_path == "gpt2":
         return _load_gpt2()
-    mend = "use 'stories', 'gpt2', or a folder that Tokenizer.save wrote"
+    hint = "use 'stories', 'gpt2', or a folder that Tokenizer.save wrote"
     path = _BUNDLED if name_or_path == "stories" else Path(name_or_path)
     if path.suffix != ".json":
         path = path / "tokenizer.json"
     try:
         path = path.expanduser()
     except RuntimeError:  # there is no such user, or no home directory
-        raise FileNotFoundError(f"There is no tokenizer at {path}: {mend}.") from None
+        raise FileNotFoundError(f"There is no tokenizer at {path}: {hint}.") from None
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise ValueError(f"it has more than {LARGEST_FILE:,} bytes")
         ranks, eot_id = _parse(path.read_bytes())
         return Tokenizer(path.absolute().parent.name, ranks, eot_id)
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"There is no tokenizer at {path}: {mend}.") from None
+        raise FileNotFoundError(f"There is no tokenizer at {path}: {hint}.") from None
     except (OSError, RecursionError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = "not whole, or no byte-level BPE"
         if type(error) is ValueError:  # `_parse`'s own; its subclasses are Python's
             reason = str(error)
         if isinstance(error, OSError):
             reason = error.strerror
-        raise ValueError(f"{path} cannot be used ({reason}): {mend}.") from None
+        raise ValueError(f"{path} cannot be used ({reason}): {hint}.") from None
 
 
 def _load_gpt2() -> Tokenizer:
