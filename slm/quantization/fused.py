@@ -71,6 +71,8 @@ class BlockwiseProduct:
 def _block_memory() -> tuple[Tensor, tuple[Tensor, ...]]:
     """Memory for the floats of one block, whole and in pieces, reused; each thread has its own."""
     if not hasattr(_thread_memory, "block"):
-        floats = torch.empty(BLOCK)
-        _thread_memory.block = floats, floats.split(PIECE)
+        # What is made in inference mode cannot be written to outside of it, and this outlives it.
+        with torch.inference_mode(False):
+            floats = torch.empty(BLOCK)
+            _thread_memory.block = floats, floats.split(PIECE)
     return _thread_memory.block

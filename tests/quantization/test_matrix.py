@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -63,6 +64,26 @@ def test_a_layer_and_a_table_compute_with_the_weights_that_they_say(way):
     assert torch.equal(QuantizedMatrix(weight, *way, is_table=True)(ids), layer.weight[ids])
     two = QuantizedMatrix.fuse([layer, layer], 2.0)
     torch.testing.assert_close(two(x), F.linear(2 * x, layer.weight.repeat(2, 1)))
+
+
+@pytest.mark.parametrize("first", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_a_thread_computes_in_any_gradient_mode_after_any_other(way, first):
+    weight, x = some_weights(), some_weights(4, 64, seed=1)
+    product = QuantizedMatrix.fuse([QuantizedMatrix(weight, *way, is_table=False)], 2.0)
+
+    def compute_in_all_modes():
+        with first():
+            results = [product(x)]
+        for mode in [torch.no_grad, torch.inference_mode, torch.enable_grad]:
+            with mode():
+                results.append(product(x))
+        return results
+
+    # A new thread has not computed in any mode yet.
+    with ThreadPoolExecutor(1) as thread:
+        results = thread.submit(compute_in_all_modes).result()
+    assert all(torch.equal(result, results[0]) for result in results)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
