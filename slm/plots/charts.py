@@ -225,7 +225,7 @@ def word_grid(
     heat_map(axes, values, rows, shown, limits=(0, 1), size=11)
     for (row, column), share in np.ndenumerate(values):
         ink = "white" if share > 0.6 else INK
-        word = visible(words[row][column])
+        word = visible(words[row][column].replace("<|endoftext|>", "⟨end⟩"))
         axes.text(column, row, word, ha="center", va="center", size=10.5, color=ink)
     axes.set_title(title)
     axes.set_xlabel(xlabel, color=MUTED)
