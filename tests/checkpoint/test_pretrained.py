@@ -16,7 +16,7 @@ from slm.checkpoint import hub as hub_models
 from slm.checkpoint.hub import fetch_model
 from slm.finetuning.replay import ReplayBatches
 from slm.generation.decoder import IncrementalDecoder
-from slm.generation.text_generation import generate_ids
+from slm.generation.text_generation import before_end, generate_ids
 from slm.settings import FineTuneConfig
 from slm.stories.practice import practice_stories
 from tests.pretrained import TOKENIZERS, edit_json, llama2_tokenizer, llama3_tokenizer, publish
@@ -126,6 +126,33 @@ def test_the_server_writes_the_same_stories_with_their_spaces_and_ends(tmp_path)
         [choice] = client.post("/v1/completions", json=asked).json()["choices"]
     assert choice["finish_reason"] == "stop"
     assert choice["text"] == slm.generate(model, tokenizer, "Once upon a time", **settings)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_however_wild_a_story_the_servers_text_is_what_transformers_decodes(name, stream, tmp_path):
+    pytest.importorskip("fastapi")
+    from fastapi.testclient import TestClient
+
+    from slm.serving.api import create_app
+
+    folder = publish(tmp_path, TOKENIZERS[name]())
+    model, tokenizer = slm.load_model(folder)
+    sampling = slm.SamplingConfig(temperature=5, min_p=0, seed=0, max_new_tokens=60)
+    prompt = tokenizer.encode("Once upon a time")
+    steps = generate_ids(
+        IncrementalDecoder(model), [[tokenizer.bos_id, *prompt]], sampling, tokenizer.end_ids
+    )
+    ids = list(before_end((new_id for [new_id] in steps), tokenizer.eot_id))
+    expected = AutoTokenizer.from_pretrained(folder).decode([*prompt, *ids])
+    assert "\ufffd" in expected  # it is full of broken characters
+    asked = {"temperature": 5, "min_p": 0, "seed": 0, "max_tokens": 60, "echo": True}
+    with TestClient(create_app(model, tokenizer)) as client:
+        for given in ("Once upon a time", prompt):
+            body = asked | {"prompt": given, "stream": stream}
+            answer = client.post("/v1/completions", json=body)
+            parts = [answer.text] if not stream else answer.text.split("data: ")[1:-1]
+            assert "".join(json.loads(part)["choices"][0]["text"] for part in parts) == expected
 
 
 @pytest.mark.parametrize("written_by", [4, 5])
