@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from slm.serving.protocol import ChatCompletionRequest, CompletionRequest, ErrorDetail
 
@@ -65,7 +66,7 @@ def unexpected_error(error: Exception) -> ErrorDetail:
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Have the app answer every error in OpenAI's form."""
+    """Have the app answer in OpenAI's form what it refuses; see UnexpectedErrors for the rest."""
 
     @app.exception_handler(RequestError)
     async def refused(request: Request, error: RequestError) -> JSONResponse:
@@ -80,9 +81,34 @@ def add_error_handlers(app: FastAPI) -> None:
         message = f"{request.method} {request.url.path}: {error.detail}."
         return error_response(error.status_code, message, headers=error.headers)
 
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"error": unexpected_error(error).model_dump()}, 500)
+
+class UnexpectedErrors:
+    """Answers 500, in OpenAI's form, where the app inside fails.
+
+    Starlette's own handler for that would raise the error again, and the server would log it a
+    second time, without the id.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on. Raises the error only where a part of the answer has been sent."""
+        started = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except Exception as error:
+            if started or scope["type"] != "http":
+                raise
+            detail = unexpected_error(error)
+            answer = JSONResponse({"error": detail.model_dump()}, 500)
+            await answer(scope, receive, send)
 
 
 def _validation_message(request: Request, errors: Sequence[dict]) -> tuple[str, str | None]:

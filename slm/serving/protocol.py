@@ -15,6 +15,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from slm.settings import SamplingConfig
+
+DEFAULT = SamplingConfig()
 MAX_INT = 2**63 - 1  # what fits 64 bits, as the settings behind these fields have it
 HARMLESS = (None, False, 0, "", [], {}, "none", "auto", {"type": "text"})  # asks for nothing
 
@@ -59,12 +62,17 @@ class SamplingFields(ApiRequest):
     """How a story is written. Beyond OpenAI's fields: `top_k`, `min_p`, `repetition_penalty`."""
 
     model: StrictStr | None = Field(None, description="see /v1/models; default: the one there is")
-    max_tokens: Int | None = Field(None, ge=0, description="new tokens of a story; default: 400")
-    temperature: Float | None = Field(0.8, ge=0, le=5)
-    top_p: Float | None = Field(1.0, ge=0, le=1)
-    top_k: Int | None = Field(None, ge=1)
-    min_p: Float | None = Field(0.05, ge=0, le=1)
-    repetition_penalty: Float | None = Field(1.0, ge=0.01, le=10)
+    max_tokens: Int | None = Field(
+        None,
+        ge=0,
+        description=f"new tokens of a story; default: {DEFAULT.max_new_tokens}, or fewer where the "
+        "server allows no more",
+    )
+    temperature: Float | None = Field(DEFAULT.temperature, ge=0, le=5)
+    top_p: Float | None = Field(DEFAULT.top_p or 1.0, ge=0, le=1)
+    top_k: Int | None = Field(DEFAULT.top_k, ge=1)
+    min_p: Float | None = Field(DEFAULT.min_p, ge=0, le=1)
+    repetition_penalty: Float | None = Field(DEFAULT.repetition_penalty, ge=0.01, le=10)
     n: Int | None = Field(1, ge=1, description="stories for each prompt")
     seed: Int | None = Field(None, ge=0, lt=2**62)
     stop: StrictStr | list[StrictStr] | None = Field(None, description="texts to stop before")

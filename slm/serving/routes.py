@@ -94,7 +94,7 @@ def error_responses(*statuses: int) -> dict[int, dict]:
 
 
 EVENT_STREAM = {"text/event-stream": {"schema": {}}}  # each event: the answer's next piece
-REFUSALS = error_responses(400, 401, 404, 408, 413, 429, 500)
+REFUSALS = error_responses(400, 401, 404, 408, 413, 429, 500, 503)
 
 public = APIRouter()
 router = APIRouter(prefix="/v1")

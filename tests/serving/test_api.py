@@ -24,7 +24,8 @@ from fastapi.testclient import TestClient  # noqa: E402
 
 from slm.serving.api import create_app  # noqa: E402
 from slm.serving.protocol import ChatCompletionRequest, CompletionRequest  # noqa: E402
-from slm.settings import ServerLimits  # noqa: E402
+from slm.serving.validation import validate_completion  # noqa: E402
+from slm.settings import SamplingConfig, ServerLimits  # noqa: E402
 
 PROMPT = "Once upon a"
 
@@ -479,6 +480,12 @@ def test_enormous_numbers_get_an_answer_and_never_500_in_a_chat(client, field):
         headers = {"Content-Type": "application/json"}
         answer = client.post("/v1/chat/completions", content=body, headers=headers)
         assert answer.status_code in (200, 400, 404), body[:80]
+
+
+def test_what_a_request_leaves_out_is_as_in_the_package(tokenizer):
+    asked = validate_completion(CompletionRequest(), tokenizer, ServerLimits())
+    assert asked.sampling == SamplingConfig()
+    assert asked.max_tokens == SamplingConfig().max_new_tokens
 
 
 def test_what_the_request_allows_the_settings_allow_too(client):
