@@ -189,13 +189,14 @@ def _parse(content: bytes, folder: Path) -> tokenizers.Tokenizer:
 
 def _check_vocabulary(tokenizer: tokenizers.Tokenizer, vocab_size: object) -> None:
     """Raise ValueError where a text may have a token that is no row of the model's table. Only a
-    special one, as "[PAD]", may lie beyond: no text has it.
+    special one, as "[PAD]", may lie beyond: no text has it, unless it stands for unknown text.
     """
     if not isinstance(vocab_size, int):
         raise ValueError(f"its vocab_size is {vocab_size!r}, which is no whole number")
     special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    unknown = getattr(tokenizer.model, "unk_token", None)
     for name, i in tokenizer.get_vocab().items():
-        if i >= vocab_size and i not in special:
+        if i >= vocab_size and (i not in special or name == unknown):
             rows = f"the model has {vocab_size:,} tokens"
             raise ValueError(f"its tokenizer's token {name!r} has the id {i:,}, and {rows}")
 
