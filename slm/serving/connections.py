@@ -73,6 +73,9 @@ class ClientConnection(H11Protocol):
         """What is not HTTP is answered in OpenAI's form too."""
         self._answer_and_close(http.HTTPStatus.BAD_REQUEST, msg)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing: some clients offer HTTP/2 with each request, and HTTP/1.1 is what they get."""
+
     def _answer_and_close(
         self, status: http.HTTPStatus, message: str, headers: Mapping[str, str] | None = None
     ) -> None:
