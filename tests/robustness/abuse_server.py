@@ -1,6 +1,7 @@
 """Does the server serve honest clients while others misuse it? Four clients ask for stories, first
 alone, then beside idle connections, slow writers, readers that never read, many long prompts,
-bodies of 50 MB, and clients that go away at random. Reported are the honest clients' times, all statuses, and memory.
+bodies of 50 MB, and clients that go away at random. Reported are the honest clients' times, all
+statuses, and memory.
 Run: python tests/robustness/abuse_server.py --seconds 600"""
 
 import argparse
