@@ -41,9 +41,9 @@ def export_html(
 ) -> Path:
     """Write a saved model as one HTML file that writes stories in any browser; return its path.
 
-    The file needs no network and no other file: a double click opens it. The weights are in 8 bits
-    where the file then has at most `max_megabytes`, else in 4 (see `slm.quantize`); a line says
-    which. A model that is quantized already stays as it is.
+    The file needs no network and no other file: a double click opens it. `title` stands at its top.
+    The weights are in 8 bits where the file then has at most `max_megabytes`, else in 4 (see
+    `slm.quantize`); a line says which. A model that is quantized already stays as it is.
 
     Raises ValueError for a model that is too large, and for one that the page's scripts cannot
     compute: rotary positions that are scaled, or a tokenizer of another kind than byte-level BPE.

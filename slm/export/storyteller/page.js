@@ -57,6 +57,7 @@ async function continueStory(sampling, note = "") {
   sampling.max_new_tokens -= story.tokens.length;
   const ids = [...story.promptIds, ...story.tokens.map((token) => token.id)];
   closeWhy();
+  writing = new AbortController();
   showWriting(true);
   let hasEnded = endsStory(ids.at(-1)) && story.tokens.length > 0;
   if (!hasEnded && sampling.max_new_tokens > 0) {
@@ -68,6 +69,7 @@ async function continueStory(sampling, note = "") {
   const rest = story.stream.end(); // half a character, where it was stopped within one
   if (rest) element("story").append(rest);
   showStatus(hasEnded, writing.signal.aborted, note);
+  writing = null;
   showWriting(false);
 }
 
@@ -77,7 +79,6 @@ function endsStory(id) {
 
 function showWriting(isWriting) {
   const hadFocus = [element("write"), element("stop")].includes(document.activeElement);
-  writing = isWriting ? new AbortController() : null;
   element("write").hidden = isWriting;
   element("stop").hidden = !isWriting;
   element("story").setAttribute("aria-busy", isWriting);
@@ -112,7 +113,8 @@ function addToken(token) {
   word.style.setProperty("--unsure", (1 - token.probability).toFixed(3));
   const span = document.createElement("span");
   span.className = "token";
-  span.tabIndex = number === 0 ? 0 : -1; // one stop for the Tab key; arrow keys go on from there
+  // One word is a stop for the Tab key; arrow keys go on from there.
+  span.tabIndex = element("story").querySelector("[tabindex='0']") ? -1 : 0;
   span.dataset.number = number;
   span.append(text.slice(0, wordStart), word);
   element("story").append(span);
@@ -222,7 +224,7 @@ function saveStory() {
   link.href = URL.createObjectURL(new Blob([`${storyText()}\n`], { type: "text/plain" }));
   link.download = "story.txt";
   link.click();
-  URL.revokeObjectURL(link.href);
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // some browsers read it later
 }
 
 function toggleDials() {
@@ -277,7 +279,8 @@ async function main() {
   try {
     storyteller = await load();
   } catch (error) {
-    element("status").textContent = `The model cannot be unpacked here: ${error.message}`;
+    element("status").textContent =
+      `The model cannot be unpacked here (${error.message}). A newer browser may be able to.`;
     throw error;
   }
   element("status").textContent = "Begin a story, then press Write.";
