@@ -233,6 +233,7 @@ def serve(
     max_prompt: int = ServerLimits.prompt,
     max_tokens: int = ServerLimits.tokens,
     max_body: int = ServerLimits.body,
+    max_connections: int = ServerLimits.connections,
     cache_megabytes: float = ServerLimits.cache_megabytes,
     unread: int = ServerLimits.unread,
     header_seconds: float = ServerLimits.header_seconds,
@@ -261,6 +262,7 @@ def serve(
         max_prompt: Characters of a prompt.
         max_tokens: New tokens of one story.
         max_body: Bytes of a request.
+        max_connections: Connections that are open at the same time.
         cache_megabytes: The most that the key-value cache may take; it grows with use.
         unread: Tokens of a streamed story that are written ahead of a slow reader.
         header_seconds: Time in which a request's headers must have come.
@@ -278,6 +280,7 @@ def serve(
         prompt=max_prompt,
         tokens=max_tokens,
         body=max_body,
+        connections=max_connections,
         cache_megabytes=cache_megabytes,
         unread=unread,
         header_seconds=header_seconds,
