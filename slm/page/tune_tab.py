@@ -133,7 +133,7 @@ def progress_sentence(job: TuningJob) -> str:
 
 def duration(seconds: float) -> str:
     """A time in words, roughly."""
-    if seconds < 60:
+    if seconds < 90:
         return "a minute"
     minutes = round(seconds / 60)
     if minutes < 90:

@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 from slm.page import tuning_job
 from slm.page.desk import Desk, _desks, workshop
 from slm.stories.cleaning import Cleaning, Stories
+from slm.stories.files import read_stories
 from slm.stories.practice import practice_stories
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph")  # a random model writes strange signs
@@ -37,13 +38,17 @@ def page(tmp_path, monkeypatch, desk, random_model, tokenizer):
     return open_page("runs/own")
 
 
-@pytest.fixture(params=[False, True], ids=["tinystories", "practice"])
+@pytest.fixture
 def ordinary(request, monkeypatch):
     """Ordinary stories, as if they had been fetched from the hub or, if not, made up."""
-    texts = practice_stories(40)
-    stories = Stories(texts[:30], texts[30:], "some", request.param, Cleaning(40, 0, 0, 0, 0, 40))
+    stories = practice(getattr(request, "param", True))
     monkeypatch.setattr(tuning_job, "load_stories", lambda n: stories)
     return stories
+
+
+def practice(is_practice=True):
+    texts = practice_stories(40)
+    return Stories(texts[:30], texts[30:], "some", is_practice, Cleaning(40, 0, 0, 0, 0, 40))
 
 
 def open_page(model=None):
@@ -158,12 +163,14 @@ def test_two_stories_have_dials_of_their_own(page, desk):
 
 
 def begin_tuning(page, name="robot"):
-    page.checkbox(key="tales").check()
+    texts = [f"The robot number {i} said bleep, and went to the light." for i in range(10)]
+    page.text_area(key="pasted").set_value("\n\n\n".join(texts))
     page.text_input(key="name").set_value(name).run()
     page.button(key="teach").click().run()
     assert not page.exception
 
 
+@pytest.mark.parametrize("ordinary", [False, True], indirect=True, ids=["real", "practice"])
 def test_fine_tuning_makes_a_model_that_can_be_used(page, ordinary):
     begin_tuning(page)
     workshop().job.wait()
@@ -201,6 +208,16 @@ def test_a_model_of_another_kind_is_never_replaced(page):
     begin_tuning(page, name="own")
     assert "runs/own holds a model: take another name" in page.error[0].value
     assert workshop().job is None
+
+
+def test_the_tales_of_the_lighthouse_can_be_tried(page, monkeypatch):
+    given = []
+    monkeypatch.setattr(slm, "finetune", lambda _, __, texts, **___: given.extend(texts))
+    monkeypatch.setattr(tuning_job, "load_stories", lambda n: practice())
+    page.checkbox(key="tales").check().run()
+    page.button(key="teach").click().run()
+    workshop().job.wait()
+    assert given == read_stories("lighthouse")
 
 
 def test_too_few_stories_and_a_strange_name_are_refused_in_a_sentence(page, ordinary):
