@@ -328,7 +328,9 @@ def app(port: int = 8501, headless: bool = False) -> None:
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": False,
         "client.toolbarMode": "minimal",
+        # Else all threads wait for a full garbage collection whenever a story has grown by a word.
+        "runner.postScriptGC": False,
     }
     bootstrap.load_config_options(options)
-    page = Path(__file__).parents[1] / "serving" / "page.py"
+    page = Path(__file__).parents[1] / "page" / "app.py"
     bootstrap.run(str(page), False, [], options)
