@@ -182,8 +182,8 @@ def quantize(
         group_size: Weights that share a scale; None: a whole row with 8 bits, 32 with 4.
     """
     transformer, tokenizer = slm.load_model(model)
-    slm.save_model(folder, slm.quantize(transformer, bits, group_size), tokenizer)
-    megabytes = (Path(folder) / "model.safetensors").stat().st_size / 1e6
+    saved = slm.save_model(folder, slm.quantize(transformer, bits, group_size), tokenizer)
+    megabytes = (saved / "model.safetensors").stat().st_size / 1e6
     float32_megabytes = 4 * sum(weight.numel() for weight in transformer.parameters()) / 1e6
     print(f"{megabytes:.2f} MB instead of {float32_megabytes:.2f} in 32 bits.", end=" ")
     print(f"The model is in {folder}.")
