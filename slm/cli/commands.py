@@ -182,8 +182,8 @@ def quantize(
         group_size: Weights that share a scale; None: a whole row with 8 bits, 32 with 4.
     """
     transformer, tokenizer = slm.load_model(model)
-    slm.save_model(folder, slm.quantize(transformer, bits, group_size), tokenizer)
-    megabytes = (Path(folder) / "model.safetensors").stat().st_size / 1e6
+    saved = slm.save_model(folder, slm.quantize(transformer, bits, group_size), tokenizer)
+    megabytes = (saved / "model.safetensors").stat().st_size / 1e6
     float32_megabytes = 4 * sum(weight.numel() for weight in transformer.parameters()) / 1e6
     print(f"{megabytes:.2f} MB instead of {float32_megabytes:.2f} in 32 bits.", end=" ")
     print(f"The model is in {folder}.")
@@ -241,6 +241,7 @@ def serve(
     max_prompt: int = ServerLimits.prompt,
     max_tokens: int = ServerLimits.tokens,
     max_body: int = ServerLimits.body,
+    max_connections: int = ServerLimits.connections,
     cache_megabytes: float = ServerLimits.cache_megabytes,
     unread: int = ServerLimits.unread,
     header_seconds: float = ServerLimits.header_seconds,
@@ -269,6 +270,7 @@ def serve(
         max_prompt: Characters of a prompt.
         max_tokens: New tokens of one story.
         max_body: Bytes of a request.
+        max_connections: Connections that are open at the same time.
         cache_megabytes: The most that the key-value cache may take; it grows with use.
         unread: Tokens of a streamed story that are written ahead of a slow reader.
         header_seconds: Time in which a request's headers must have come.
@@ -286,6 +288,7 @@ def serve(
         prompt=max_prompt,
         tokens=max_tokens,
         body=max_body,
+        connections=max_connections,
         cache_megabytes=cache_megabytes,
         unread=unread,
         header_seconds=header_seconds,
@@ -325,7 +328,9 @@ def app(port: int = 8501, headless: bool = False) -> None:
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": False,
         "client.toolbarMode": "minimal",
+        # Else all threads wait for a full garbage collection whenever a story has grown by a word.
+        "runner.postScriptGC": False,
     }
     bootstrap.load_config_options(options)
-    page = Path(__file__).parents[1] / "serving" / "page.py"
+    page = Path(__file__).parents[1] / "page" / "app.py"
     bootstrap.run(str(page), False, [], options)

@@ -30,6 +30,7 @@ def add_tokenizer(writer: "GGUFWriter", tokenizer: Tokenizer) -> None:
     model = content["model"]
     if model.get("type") != "BPE":
         raise _unsupported(f"it is no byte pair encoding but {model.get('type')}")
+    _check_added_tokens(content)
     tokens, types = _tokens(content, tokenizer.vocab_size)
     merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
     if split_steps(content):
@@ -76,6 +77,21 @@ def _tokens(content: dict, vocab_size: int) -> tuple[list[str], list[int]]:
         else:
             types.append(NORMAL)
     return tokens, types
+
+
+def _check_added_tokens(content: dict) -> None:
+    """Raise ValueError for an added token that llama.cpp would find in other places of a text.
+
+    It finds them wherever they are written, before the text is changed in any way. Special ones do
+    not matter: they are in no text.
+    """
+    for token in content["added_tokens"]:
+        if token.get("special"):
+            continue
+        has_conditions = token.get("lstrip") or token.get("rstrip") or token.get("single_word")
+        is_found_later = content.get("normalizer") is not None and token.get("normalized")
+        if has_conditions or is_found_later:
+            raise _unsupported(f"it finds the added token {token['content']!r} by rules of its own")
 
 
 def _byte_level_name(content: dict) -> str:

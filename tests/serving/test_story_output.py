@@ -1,9 +1,9 @@
 import pytest
 
-from slm.serving.detokenizer import IncrementalDetokenizer
 from slm.serving.sequence import Token
 from slm.serving.stop_sequences import StopMatcher
 from slm.serving.story_output import StoryOutput
+from slm.tokenizer.detokenizer import IncrementalDetokenizer
 
 
 @pytest.mark.parametrize(
