@@ -22,7 +22,7 @@ from slm.model.transformer import Transformer, parameter_count
 from slm.quantization.matrix import quantize
 from slm.settings import ModelConfig, SamplingConfig
 from slm.tokenizer.byte_pair import Tokenizer
-from slm.utils.files import write
+from slm.utils.files import expand_home, write
 from slm.utils.printing import say
 from slm.utils.write_errors import explain_write_errors
 
@@ -53,7 +53,7 @@ def export_html(
     _check_computable(model.config)
     _check_size(model.config, max_megabytes)
     name = find_model(folder).resolve().name
-    file = Path(file)
+    file = expand_home(file)
     sizes = {}  # megabytes of the page for each number of bits that was tried
     with explain_write_errors(file):
         for quantized in _quantized(model):
@@ -126,7 +126,7 @@ def _assemble(model: Transformer, tokenizer: Tokenizer, name: str, title: str) -
     index = contents["index.html"]
     # All places at once: what is put into one is never taken for another.
     page = re.sub(r"\{\{([\w.]+)\}\}", lambda place: contents[place[1]], index)
-    return (page + "\n").encode()
+    return (page + "\n").encode("utf-8", "replace")
 
 
 def _settings(model: Transformer, name: str) -> dict:

@@ -245,6 +245,13 @@ def test_a_folder_in_the_place_of_the_file_is_named(random_model, tokenizer, tmp
     assert slm.load_model(folder)
 
 
+def test_the_home_folder_is_found(random_model, tokenizer, tmp_path, monkeypatch):
+    folder = slm.save_model(tmp_path / "model", random_model(), tokenizer)
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    assert export_html(folder, "~/story.html") == tmp_path / "story.html"
+
+
 def test_the_same_model_gives_the_same_file(random_model, tokenizer, tmp_path):
     folder = slm.save_model(tmp_path / "model", random_model(), tokenizer)
     first = export_html(folder, tmp_path / "a.html").read_bytes()

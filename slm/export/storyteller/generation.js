@@ -73,20 +73,19 @@ function likeliest(probabilities, count) {
   return found;
 }
 
+const channel = new MessageChannel(); // a timer would wait for 4 milliseconds each time
+let lastBreath = performance.now();
+
 /** Lets the browser draw, and answer to a click, if it has waited for long. This is why the model
- * needs no thread of its own, which some browsers refuse to a page that was opened from a disk. */
-const breathe = (() => {
-  const channel = new MessageChannel(); // a timer would wait for 4 milliseconds each time
-  let last = performance.now();
-  return async () => {
-    if (performance.now() - last < BREATH) return;
-    await new Promise((resolve) => {
-      channel.port1.onmessage = resolve;
-      channel.port2.postMessage(null);
-    });
-    last = performance.now();
-  };
-})();
+ * needs no thread of its own, which browsers may refuse to a page that was opened from a disk. */
+async function breathe() {
+  if (performance.now() - lastBreath < BREATH) return;
+  await new Promise((resolve) => {
+    channel.port1.onmessage = resolve;
+    channel.port2.postMessage(null);
+  });
+  lastBreath = performance.now();
+}
 
 /** Reads several tokens; returns the logits of the one after the last. */
 async function prefill(model, ids, cache, signal) {

@@ -2,8 +2,13 @@
 // The page: what happens where something is clicked, and how a story is shown. Words of a story are
 // only ever put in as text (textContent), so that nothing in them is taken for a part of the page.
 
-const element = (id) => document.getElementById(id);
-const settings = () => JSON.parse(element("settings").textContent);
+function element(id) {
+  return document.getElementById(id);
+}
+
+function settings() {
+  return JSON.parse(element("settings").textContent);
+}
 
 /** What the page shows: a prompt, the tokens written after it, and which of them is asked about. */
 const story = { promptIds: [], tokens: [], chosen: null, stream: null };
