@@ -1,7 +1,7 @@
 """OpenAI's protocol: what its completions and chat completions ask and answer, as types.
 See https://platform.openai.com/docs/api-reference."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -49,9 +49,11 @@ Int = Annotated[StrictInt, Field(le=MAX_INT)]
 Float = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Unsupported = Annotated[Any, AfterValidator(_refuse_unless_harmless)]
 Ignored = Any  # a field that changes nothing about a story
-Texts = Annotated[StrictStr | list[StrictStr] | None, _must_be("a text or a list of texts")]
+ItemT = TypeVar("ItemT")
+ListOf = Annotated[list[ItemT], Field(fail_fast=True)]  # of many wrong items, the first is enough
+Texts = Annotated[StrictStr | ListOf[StrictStr] | None, _must_be("a text or a list of texts")]
 Prompts = Annotated[
-    StrictStr | list[StrictStr] | list[Int] | list[list[Int]] | None,
+    StrictStr | ListOf[StrictStr] | ListOf[Int] | ListOf[ListOf[Int]] | None,
     _must_be("a text, a list of token ids, or a list of either"),
 ]
 
@@ -66,11 +68,16 @@ class ApiRequest(BaseModel):
     def _null_means_default(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        return {
-            name: value
-            for name, value in values.items()
-            if value is not None or name not in cls.model_fields
-        }
+        given = {}
+        unknown = 0
+        for name, value in values.items():
+            if name not in cls.model_fields:
+                unknown += 1
+                if unknown == 1:  # the first is refused: validating the others would take time
+                    given[name] = value
+            elif value is not None:
+                given[name] = value
+        return given
 
 
 class StreamOptions(ApiRequest):
@@ -126,7 +133,8 @@ class ChatContentPart(BaseModel):
 
 
 MessageContent = Annotated[
-    StrictStr | list[ChatContentPart] | None, _must_be("a text, or a list of parts of type 'text'")
+    StrictStr | ListOf[ChatContentPart] | None,
+    _must_be("a text, or a list of parts of type 'text'"),
 ]
 
 
@@ -140,7 +148,7 @@ class ChatMessage(BaseModel):
 class ChatCompletionRequest(SamplingFields):
     """A request in the form of a chat. The last user message is how the story begins."""
 
-    messages: list[ChatMessage]
+    messages: ListOf[ChatMessage]
     max_completion_tokens: Int | None = Field(None, ge=0, description="newer name of max_tokens")
     logprobs: Unsupported = None
     top_logprobs: Unsupported = None
