@@ -162,6 +162,7 @@ function tokenName(id) {
   if (endsStory(id)) return "(the end)";
   const text = storyteller.tokenizer.piece(id);
   if (text.includes("\n")) return "(a new line)";
+  if (text.trim() === "") return "(a space)";
   return `“${text.trimStart()}”`;
 }
 
