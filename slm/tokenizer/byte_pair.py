@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import tiktoken
 
-from slm.utils.files import ASSETS, write
+from slm.utils.files import ASSETS, expand_home, write
 
 END_OF_TEXT = "<|endoftext|>"
 # The same splits as GPT-2's own pattern, in the faster form that tiktoken uses.
@@ -125,7 +125,7 @@ class Tokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Write the two files that `load_tokenizer(folder)` and Hugging Face's libraries read."""
-        folder = Path(folder).expanduser()
+        folder = expand_home(folder)
         # All that does not depend on the vocabulary stays as it is in the bundled tokenizer.
         content = json.loads((_BUNDLED / "tokenizer.json").read_bytes())
         content["added_tokens"][0]["id"] = self.eot_id

@@ -11,7 +11,7 @@ import tokenizers
 
 from slm.tokenizer.byte_pair import unicode_to_bytes
 from slm.tokenizer.detokenizer import REPLACEMENT_CHARACTER, IncrementalDetokenizer
-from slm.utils.files import write
+from slm.utils.files import expand_home, write
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 MAX_BYTES = 200_000_000  # of tokenizer.json: the largest known ones have a fifth of it
@@ -138,7 +138,7 @@ class PretrainedTokenizer:
         for name, content in self._files.items():
             if name == "tokenizer_config.json":
                 content = self._completed(content)
-            write(Path(folder) / name, content)
+            write(expand_home(folder) / name, content)
 
     def _completed(self, content: bytes) -> bytes:
         """tokenizer_config.json with a token for padding that is a row of the model's table."""
