@@ -180,7 +180,7 @@ class ServerLimits:
     prompt: int = 20_000  # characters of one prompt
     tokens: int = 2_000  # new ones of one story
     body: int = 1_000_000  # bytes of a request
-    connections: int = 200  # open at the same time; each may hold a body in memory
+    connections: int = 900  # open at the same time; each may hold a body in memory
     cache_megabytes: float = 2_000.0  # of the key-value cache, which grows with use
     unread: int = 256  # tokens of a streamed story that are written ahead of a slow reader
     header_seconds: float = 10.0  # in which a request's headers must have come
