@@ -17,9 +17,7 @@ def sample(sequences: ListOf[Sequence], logits: Tensor, end_ids: ListOf[int]) ->
     drawn = [0] * len(sequences)
     for sampling, rows in _rows_by_sampling(sequences).items():
         generators = [sequences[row].generator for row in rows]
-        previous = None
-        if sampling.repetition_penalty != 1:
-            previous = [ids_to_penalize(sequences[row].ids, end_ids) for row in rows]
+        previous = ids_to_penalize([sequences[row].ids for row in rows], sampling, end_ids)
         ids = choose_ids(logits[rows], sampling, generators, previous)
         for row, id in zip(rows, ids, strict=True):
             drawn[row] = id

@@ -77,6 +77,7 @@ def alone(model, ids, settings):
         {"temperature": 0.8, "seed": 3},
         {"temperature": 1.2, "top_p": 0.9, "top_k": 50, "seed": 4},
         {"repetition_penalty": 1.5, "seed": 5},
+        {"dry_multiplier": 3.0, "seed": 6},
     ],
     ids=str,
 )
