@@ -77,16 +77,16 @@ def _draw_story(job: StoryJob | None, was_running: bool) -> None:
     if job is None:
         st.caption("The story will appear here.")
         return
+    draw_page_when_finished(job, was_running)
     story_view(job, 0, key="story")
-    finish_drawing(job, was_running)
-
-
-def finish_drawing(job: StoryJob, was_running: bool) -> None:
-    """Say what failed; and once a story is finished, draw the whole page anew."""
-    if was_running and not job.is_running:
-        st.rerun()
     if job.error:
         st.error(job.error)
+
+
+def draw_page_when_finished(job: StoryJob, was_running: bool) -> None:
+    """Draw the whole page anew, and not the story alone, once it is finished."""
+    if was_running and not job.is_running:
+        st.rerun()
 
 
 def written_by(job: StoryJob, chosen: Writer) -> str:
