@@ -102,7 +102,8 @@ def test_a_seed_writes_the_same_again(page, desk):
 def test_an_idea_becomes_the_prompt_and_can_be_taken_again(page):
     for _ in range(2):
         page.text_area(key="prompt").set_value("Something else")
-        page.selectbox(key="prompt-idea").set_value("The dragon was afraid of").run()
+        page.button(key="prompt-ideas").click().run()
+        button(page, "The dragon was afraid of").click().run()
         assert page.text_area(key="prompt").value == "The dragon was afraid of"
 
 

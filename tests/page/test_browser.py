@@ -156,7 +156,7 @@ def shown(browser, text):
 
 def button(browser, words):
     """The button with these words that can be seen, if there is one."""
-    found = browser.find_elements(By.XPATH, f"//button[.//*[text()='{words}']]")
+    found = browser.find_elements(By.XPATH, f"//button[not(@role='tab')][.//*[text()='{words}']]")
     return next((button for button in found if button.is_displayed()), None)
 
 
