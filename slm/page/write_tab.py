@@ -71,9 +71,7 @@ def begin_story(writer: Writer, desk: Desk) -> None:
 def _draw_story(job: StoryJob | None, was_running: bool) -> None:
     """The story, drawn again and again while it is written."""
     if job is None:
-        st.caption(
-            "The story will appear here. Models and dials are in the side bar: on a phone » opens it."
-        )
+        st.caption("The story will appear here. Dials and models are in the side bar (»).")
         return
     draw_page_when_finished(job, was_running)
     story_view(job, 0, key="story")
