@@ -149,6 +149,12 @@ class Batches(Iterator):
         self._unfinished: dict[int, tuple[int, int]] = {}
 
     @property
+    def tokens_per_epoch(self) -> int:
+        """All ids that an epoch has to read, `bos_id` before each story among them."""
+        stories = len(self._boundaries) - 1
+        return len(self.tokens) + (0 if self._bos_is_end_of_text else stories)
+
+    @property
     def unfinished(self) -> list[list[int]]:
         """Stories to go on with: in how many rows, which story, and how much of it was read."""
         return [

@@ -1,3 +1,5 @@
+import signal
+
 import pytest
 import torch
 
@@ -6,6 +8,8 @@ from slm.settings import ModelConfig
 from slm.tokenizer.training import train_tokenizer
 
 torch.set_num_threads(1)  # the models here are so small that a second thread only costs time
+# A shell that starts pytest in the background has it ignore Ctrl-C, which some tests send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 TALE = "Once upon a time there was a cat. The cat saw the other cat, and then they sat on the mat. "
 
 

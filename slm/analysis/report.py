@@ -9,7 +9,7 @@ from slm.model.transformer import Transformer
 from slm.stories.cleaning import Stories
 from slm.stories.loading import load_stories
 from slm.tokenizer.byte_pair import Tokenizer
-from slm.utils.files import write
+from slm.utils.files import expand_home, write
 from slm.utils.write_errors import explain_write_errors
 
 
@@ -37,7 +37,7 @@ def story_report(
     """
     from slm.analysis.report_page import make_page  # draws pictures: it loads matplotlib
 
-    file = Path(file)
+    file = expand_home(file)
     model.check_vocabulary(tokenizer.vocab_size)
     _check_writable(file)
     report = measure(

@@ -11,7 +11,7 @@ from slm.quantization.matrix import quantize
 from slm.settings import ModelConfig
 from slm.tokenizer.byte_pair import END_OF_TEXT, Tokenizer, load_tokenizer
 from slm.tokenizer.pretrained import PretrainedTokenizer
-from slm.utils.files import ASSETS
+from slm.utils.files import ASSETS, expand_home
 
 MAX_JSON_BYTES = 10_000_000  # of config.json: a real one has a thousand
 
@@ -28,14 +28,14 @@ def load_model(folder_or_name: str | Path) -> tuple[Transformer, Tokenizer]:
     """
     folder = find_model(folder_or_name)
     try:
-        hf_config = _read_json(folder / "config.json")
+        hf_config = read_json(folder / "config.json")
         config = from_llama_config(hf_config)
         quantization = _quantization(hf_config)
         stored = StoredWeights(weight_files(folder))
         stored.check(config, quantization)
         model = _build(config, quantization)
         load_tensors(model, stored.load())
-        tokenizer = _load_tokenizer(folder, hf_config)
+        tokenizer = load_saved_tokenizer(folder, hf_config)
         model.check_vocabulary(tokenizer.vocab_size)
     except ValueError as error:
         reason = " ".join(str(error).split())[:300]
@@ -48,9 +48,10 @@ def load_model(folder_or_name: str | Path) -> tuple[Transformer, Tokenizer]:
 def find_model(folder_or_name: str | Path) -> Path:
     """The folder of a model: itself, the bundled model of that name, or one fetched from the hub.
 
-    Raises FileNotFoundError where it holds no config.json, and what `fetch_model` raises.
+    Raises FileNotFoundError where it holds no config.json, ValueError for the home folder of an
+    unknown user, and what `fetch_model` raises.
     """
-    folder = Path(folder_or_name).expanduser()
+    folder = expand_home(folder_or_name)
     if not folder.exists() and (ASSETS / folder / "config.json").exists():
         folder = ASSETS / folder
     elif _is_hub_name(folder):
@@ -61,11 +62,11 @@ def find_model(folder_or_name: str | Path) -> Path:
 
 def _is_hub_name(name: str | Path) -> bool:
     """Whether this looks like "owner/name" and not like a folder that is missing here."""
-    path = Path(name).expanduser()
+    path = expand_home(name)
     return len(path.parts) == 2 and not path.parent.exists()
 
 
-def _read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict:
     """The content of a JSON file. Raises ValueError where it is not an object in UTF-8."""
     size = path.stat().st_size
     if size > MAX_JSON_BYTES:
@@ -107,7 +108,7 @@ def _build(config: ModelConfig, quantization: dict | None) -> Transformer:
     return quantize(model, quantization["bits"], quantization["group_size"])
 
 
-def _load_tokenizer(folder: Path, hf_config: dict) -> Tokenizer:
+def load_saved_tokenizer(folder: Path, hf_config: dict) -> Tokenizer:
     """The tokenizer of a folder: this package's own kind, or any other."""
     # `to_llama_config` writes this prefix for the package's own tokenizers. Where another kind has
     # the same prefix, it adds the key slm_tokenizer.

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from slm.checkpoint.llama_format import to_generation_config, to_llama_config
+from slm.checkpoint.replacing import check_replaceable
 from slm.checkpoint.weights import check_finite
 from slm.model.transformer import Transformer
 from slm.tokenizer.byte_pair import Tokenizer
-from slm.utils.files import write
-from slm.utils.folder_marker import MODEL, claim_folder
+from slm.utils.files import expand_home, write
+from slm.utils.folder_marker import MODEL, check_kind, claim_folder
+from slm.utils.printing import say
 from slm.utils.write_errors import explain_write_errors
 
 
@@ -27,11 +29,19 @@ def save_model(
     Each file is written whole or not at all. With `dtype` torch.float16 the weights take half the
     space, and lose hardly any precision.
 
-    Raises ValueError where model and tokenizer do not belong together, a weight is NaN or infinite,
-    or the folder holds something else that would be lost, such as a training run; and OSError, in a
-    sentence, where the folder cannot be written.
+    A model that is there already is replaced, with a message, if it has the same shape, number
+    format and tokenizer. Raises ValueError where model and tokenizer do not belong together, a
+    weight is NaN or infinite, or the folder holds something else that would be lost, such as
+    another model or a training run; and OSError, in a sentence, where the folder cannot be written.
     """
-    return save_model_as(MODEL, folder, model, tokenizer, dtype)
+    folder = expand_home(folder)
+    with explain_write_errors(folder):
+        check_kind(folder, MODEL)
+        is_replaced = check_replaceable(folder, model, tokenizer, dtype)
+    save_model_as(MODEL, folder, model, tokenizer, dtype)
+    if is_replaced:
+        say(f"{folder} held a model already: this one has replaced it.")
+    return folder
 
 
 def save_model_as(
@@ -41,13 +51,21 @@ def save_model_as(
     tokenizer: Tokenizer,
     dtype: torch.dtype = torch.float32,
 ) -> Path:
-    """Do what `save_model` does, for a folder of any of the kinds in slm/utils/folder_marker.py."""
+    """Save a model in a folder of any of the kinds in slm/utils/folder_marker.py; return its path.
+
+    A model that is there already is replaced, whatever it is: `check_replaceable` asks before.
+    """
     model.check_vocabulary(tokenizer.vocab_size)
-    folder = Path(folder).expanduser()
+    folder = expand_home(folder)
     config = to_llama_config(model, tokenizer, dtype)
     generation = to_generation_config(model, tokenizer)
     tensors = _tensors(model, dtype)
-    check_finite(tensors)
+    try:
+        check_finite(tensors)
+    except ValueError as error:
+        raise ValueError(
+            f"The model cannot be saved, as {error}: train it with a lower learning_rate."
+        ) from None
     weights = safetensors.torch.save(tensors, {"format": "pt"})
     with explain_write_errors(folder):
         claim_folder(folder, kind)

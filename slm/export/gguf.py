@@ -13,7 +13,7 @@ from slm.export.temporary_file import temporary_file
 from slm.model.rope_scaling import LinearScaling, Llama3Scaling
 from slm.model.transformer import Transformer
 from slm.settings import ModelConfig, SamplingConfig
-from slm.utils.files import write
+from slm.utils.files import expand_home, write
 from slm.utils.settings_checks import check_choice
 from slm.utils.write_errors import explain_write_errors
 
@@ -55,7 +55,7 @@ def export_gguf(folder: str | Path, file: str | Path, type: str = "f16") -> Path
     require_unquantized(model)
     _check_groups(model.config, type)
 
-    file = Path(file)
+    file = expand_home(file)
     with temporary_file(file) as partial:
         writer = gguf.GGUFWriter(partial, "llama")
         _add_settings(writer, model.config, type, name=file.stem)

@@ -10,6 +10,7 @@ from slm.checkpoint.loading import load_model
 from slm.export.requirements import missing_library, require_unquantized
 from slm.export.temporary_file import temporary_file
 from slm.model.transformer import Transformer
+from slm.utils.files import expand_home
 
 
 class _GrowingCache:
@@ -64,7 +65,7 @@ def export_onnx(folder: str | Path, file: str | Path, *, int8: bool = False) -> 
     _import_libraries(int8)
     model, _ = load_model(folder)
     require_unquantized(model)
-    file = Path(file)
+    file = expand_home(file)
     with temporary_file(file) as partial:
         if int8:
             from onnxruntime.quantization import quantize_dynamic

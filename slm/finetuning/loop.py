@@ -1,7 +1,9 @@
 """Fine-tuning: a trained model goes on learning, from your own stories."""
 
 import copy
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from slm.checkpoint.replacing import check_replaceable
 from slm.checkpoint.saving import save_model_as
 from slm.evaluation import Evaluation, evaluate
 from slm.finetuning.early_stopping import EarlyStopping
@@ -19,6 +22,7 @@ from slm.finetuning.result import FineTuned
 from slm.generation.text_generation import generate
 from slm.hardware.device import pick_device
 from slm.hardware.memory import explain_out_of_memory, keep_freed_memory, rows_at_once
+from slm.hardware.threads import AdaptiveThreads
 from slm.model.transformer import Transformer
 from slm.settings import FineTuneConfig, TrainConfig
 from slm.stories.cleaning import Stories
@@ -30,9 +34,10 @@ from slm.training.progress import ProgressBar, stop_after_step
 from slm.training.schedule import learning_rate_factor
 from slm.training.step import DivergedError, make_scaler, train_step
 from slm.utils.files import expand_home
-from slm.utils.folder_marker import FINE_TUNED, claim_folder, folder_kind
+from slm.utils.folder_marker import FINE_TUNED, check_kind, claim_folder, lock_folder
 from slm.utils.printing import say
 from slm.utils.settings_checks import split_settings
+from slm.utils.write_errors import explain_write_errors
 
 PROMPTS = ("Once upon a time", "One day", "It was night and")
 
@@ -67,9 +72,10 @@ def finetune(
     `folder / "adapter"`.
 
     Raises ValueError for settings that make no sense, for too few stories, for a `folder` that
-    holds something else than a fine-tuned model, and for a loss that becomes NaN before any epoch
-    was better than the model at the start; OSError where nothing can be written in `folder`. If
-    only the last save fails, a message says so, and the model is still returned.
+    holds something else than a fine-tuned model of this shape or that another process trains in,
+    and for a loss that becomes NaN before any epoch was better than the model at the start; OSError
+    where nothing can be written in `folder`. If only the last save fails, a message says so, and
+    the model is still returned.
     """
     (settings,) = split_settings(settings, FineTuneConfig)
     config = FineTuneConfig(**settings)
@@ -84,29 +90,35 @@ def finetune(
     own, held_out = own_stories(stories, tokenizer, max_tokens, config.held_out, config.seed)
     ordinary = ordinary or load_stories(n=2_000)
     batches = ReplayBatches(own, ordinary.train, tokenizer, context_length, config)
-    if folder is not None:
-        folder = expand_home(folder)
-        _claim(folder)  # now, not after hours of training
+    folder = None if folder is None else expand_home(folder)
 
-    tuned = copy.deepcopy(model)
-    tuned.to(pick_device(config.device)).requires_grad_(True)
-    measured = {"yours": held_out, "ordinary": ordinary.validation[:100]}
-    before = _evaluate_all(tuned, tokenizer, measured)
-    train_config = _train_config(config, steps=config.epochs * batches.steps_per_epoch)
-    adapter = None
-    if config.lora_rank:
-        adapter, optimizers = add_lora(tuned, config)
-    else:
-        optimizers = make_optimizers(tuned, train_config)
-    early_stopping = EarlyStopping(tuned, before["yours"].nats_per_token, config.patience)
-    with explain_out_of_memory("set batch_size to less"):
-        _train_epochs(
-            tuned, tokenizer, batches, held_out, optimizers, train_config, early_stopping, callback
-        )
-    if adapter:
-        tuned = copy.deepcopy(adapter).merge_and_unload()
-    tuned.to("cpu").eval()
-    is_saved = folder is not None and _save(folder, tuned, tokenizer, adapter)
+    with _hold(folder, model, tokenizer):  # now: it shows before hours of training what is wrong
+        tuned = copy.deepcopy(model)
+        tuned.to(pick_device(config.device)).requires_grad_(True)
+        measured = {"yours": held_out, "ordinary": ordinary.validation[:100]}
+        before = _evaluate_all(tuned, tokenizer, measured)
+        train_config = _train_config(config, steps=config.epochs * batches.steps_per_epoch)
+        adapter = None
+        if config.lora_rank:
+            adapter, optimizers = add_lora(tuned, config)
+        else:
+            optimizers = make_optimizers(tuned, train_config)
+        early_stopping = EarlyStopping(tuned, before["yours"].nats_per_token, config.patience)
+        with explain_out_of_memory("set batch_size to less"):
+            _train_epochs(
+                tuned,
+                tokenizer,
+                batches,
+                held_out,
+                optimizers,
+                train_config,
+                early_stopping,
+                callback,
+            )
+        if adapter:
+            tuned = copy.deepcopy(adapter).merge_and_unload()
+        tuned.to("cpu").eval()
+        is_saved = folder is not None and _save(folder, tuned, tokenizer, adapter)
     return FineTuned(
         model=tuned,
         tokenizer=tokenizer,
@@ -129,11 +141,23 @@ def _train_config(config: FineTuneConfig, steps: int) -> TrainConfig:
     )
 
 
-def _claim(folder: Path) -> None:
-    """Make the folder one that holds a fine-tuned model, and nothing else."""
-    if folder_kind(folder) == FINE_TUNED:
-        say(f"{folder} holds a fine-tuned model already: the new one will replace it.")
-    claim_folder(folder, FINE_TUNED)
+@contextmanager
+def _hold(folder: Path | None, model: Transformer, tokenizer: Tokenizer) -> Iterator[None]:
+    """Make the folder, if one is named, one for fine-tuned models, and keep other processes out.
+
+    Raises ValueError if it holds anything else than such a model of the same shape and tokenizer.
+    """
+    if folder is None:
+        yield
+        return
+    with explain_write_errors(folder):
+        check_kind(folder, FINE_TUNED)
+        will_be_replaced = check_replaceable(folder, model, tokenizer)
+        claim_folder(folder, FINE_TUNED)
+    with lock_folder(folder):
+        if will_be_replaced:
+            say(f"{folder} holds a fine-tuned model already: the new one will replace it.")
+        yield
 
 
 def _save(
@@ -141,6 +165,7 @@ def _save(
 ) -> bool:
     """Save the model and LoRA's adapter; where that fails, say so: the model must not be lost."""
     try:
+        shutil.rmtree(folder / "adapter", ignore_errors=True)  # of a model that is replaced
         save_model_as(FINE_TUNED, folder, model, tokenizer)
         if adapter:
             # Embeddings are not adapted: without this, peft would look for them in the base model.
@@ -177,7 +202,7 @@ def _train_epochs(
     torch.manual_seed(config.seed)  # dropout draws from the global state
     model.train()
     text = ""
-    with stop_after_step() as stop, ProgressBar() as bar:
+    with stop_after_step() as stop, ProgressBar() as bar, AdaptiveThreads() as adapt_threads:
         for step in range(1, config.steps + 1):
             factor = learning_rate_factor((step - 0.5) / config.steps, config)
             learning_rate = config.learning_rate * factor
@@ -188,6 +213,7 @@ def _train_epochs(
                     raise
                 bar.write(f"{error} {_best_epoch(early_stopping).capitalize()} is kept.")
                 break
+            adapt_threads()
             bar.show(step / config.steps, text)
             if callback and callback(step / config.steps, early_stopping.scores):
                 stop.requested = True

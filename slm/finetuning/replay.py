@@ -32,13 +32,14 @@ class ReplayBatches(Iterator):
         replayed_rows = min(replayed_rows, config.batch_size - 1)  # one row at least is your own
         own_rows = config.batch_size - replayed_rows
         tokens = pack(own, tokenizer)
-        self.steps_per_epoch = math.ceil(len(tokens) / (own_rows * context_length))
         settings = {
             "context_length": context_length,
             "seed": config.seed,
             "bos_id": tokenizer.bos_id,
         }
-        self._sources = [Batches(tokens, batch_size=own_rows, **settings)]
+        own_batches = Batches(tokens, batch_size=own_rows, **settings)
+        self.steps_per_epoch = math.ceil(own_batches.tokens_per_epoch / (own_rows * context_length))
+        self._sources = [own_batches]
         if replayed_rows:
             tokens = pack(ordinary, tokenizer)
             self._sources.append(Batches(tokens, batch_size=replayed_rows, **settings))

@@ -14,6 +14,7 @@ from slm.serving.api import create_app
 from slm.serving.connections import ClientConnection
 from slm.settings import ServerLimits
 from slm.tokenizer.byte_pair import Tokenizer
+from slm.utils.files import expand_home
 
 # The thread that decodes gives Python's lock away at every operation of PyTorch's, and would wait
 # for it up to 5 ms each time while the event loop is at work: hundreds of milliseconds per token.
@@ -44,10 +45,11 @@ def serve(
 
 
 def server_config(app, limits: ServerLimits) -> uvicorn.Config:
-    """How uvicorn runs the app: warnings alone are logged, and connections have time limits."""
+    """How uvicorn runs the app: warnings alone are logged, and connections have limits."""
     return uvicorn.Config(
         app,
         http=partial(ClientConnection, limits=limits),
+        ws="none",  # a connection that becomes a web socket would have no limits
         timeout_keep_alive=limits.idle_seconds,
         log_level="warning",
     )
@@ -67,7 +69,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def served_name(model: str | Path) -> str:
     """What clients call a model: the last part of its name or folder, also where that is "."."""
-    return Path(model).expanduser().resolve().name or "model"
+    return expand_home(model).resolve().name or "model"
 
 
 def _in_url(host: str) -> str:

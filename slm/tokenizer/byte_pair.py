@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import tiktoken
 
-from slm.utils.files import ASSETS, write
+from slm.utils.files import ASSETS, expand_home, write
 
 END_OF_TEXT = "<|endoftext|>"
 # The same splits as GPT-2's own pattern, in the faster form that tiktoken uses.
@@ -107,6 +107,10 @@ class Tokenizer:
         """
         return codecs.iterdecode(self._token_bytes(ids), "utf-8", "replace")
 
+    def joins_next(self, token_id: int) -> bool:
+        """Whether a token is decoded together with those after it, whatever they are: none is."""
+        return False
+
     def pieces(self, ids: Iterable[int]) -> list[str]:
         r"""One string per token, to be shown: bytes of half a character appear as `\xe2`."""
         return [token.decode("utf-8", "backslashreplace") for token in self._token_bytes(ids)]
@@ -121,7 +125,7 @@ class Tokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Write the two files that `load_tokenizer(folder)` and Hugging Face's libraries read."""
-        folder = Path(folder).expanduser()
+        folder = expand_home(folder)
         # All that does not depend on the vocabulary stays as it is in the bundled tokenizer.
         content = json.loads((_BUNDLED / "tokenizer.json").read_bytes())
         content["added_tokens"][0]["id"] = self.eot_id

@@ -42,6 +42,7 @@ class ProgressBar:
             initial=self._progress,
             file=sys.stdout,
             mininterval=1.0,  # seconds between two drawings
+            smoothing=0,  # estimate the time left from all that is done, evaluations included
             bar_format=BAR,
             **hidden,
         )

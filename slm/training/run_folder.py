@@ -11,7 +11,6 @@ import torch
 
 from slm.checkpoint.loading import load_model
 from slm.checkpoint.saving import save_model_as
-from slm.model.transformer import Transformer
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.training.history import History, Run
 from slm.training.state import TrainingState
@@ -78,7 +77,6 @@ class RunFolder:
         In this order a state that says "finished" has its model beside it, wherever the process
         ends. Raises ValueError, and saves nothing, if a weight is no longer a finite number.
         """
-        check_weights(state.model)
         metadata = {
             "settings": self.settings,
             "batches": state.batches.state,
@@ -138,9 +136,15 @@ class RunFolder:
 
         Versions that saved the state first left such folders when their process was killed.
         """
-        if not self._is_whole(state, tokenizer):
+        if self._is_whole(state, tokenizer):
+            return
+        found = f"The model in {self.path} was not that of its finished run"
+        try:
             self._save_model(state, tokenizer)
-            say(f"The model in {self.path} was not that of its finished run: it was written again.")
+        except OSError as error:  # what was loaded is the run's own model all the same
+            say(f"{found}, and could not be written again ({error}).")
+            return
+        say(f"{found}: it was written again.")
 
     def _is_whole(self, state: TrainingState, tokenizer: Tokenizer) -> bool:
         try:
@@ -157,16 +161,6 @@ class RunFolder:
                 for name, weight in state.model.state_dict().items()
             )
         )
-
-
-def check_weights(model: Transformer) -> None:
-    """Raise ValueError, which names it, if a tensor has numbers that are not finite."""
-    for name, weight in model.state_dict().items():
-        if not weight.isfinite().all():
-            raise ValueError(
-                f"The weights in {name} are no longer finite numbers: "
-                "train with a lower learning_rate."
-            )
 
 
 def _history_file(history: History) -> bytes:

@@ -35,6 +35,13 @@ def folder_kind(folder: str | Path) -> str | None:
     return None
 
 
+def check_kind(folder: str | Path, kind: str) -> None:
+    """Raise ValueError if a folder holds something else than `kind`: RUN, MODEL or FINE_TUNED."""
+    held = folder_kind(folder)
+    if held not in (None, kind):
+        raise ValueError(f"{folder} already holds a {held}: name another folder for this {kind}.")
+
+
 def claim_folder(folder: str | Path, kind: str) -> None:
     """Mark a folder as one that holds `kind`: RUN, MODEL or FINE_TUNED; make it if need be.
 
@@ -42,9 +49,7 @@ def claim_folder(folder: str | Path, kind: str) -> None:
     written there.
     """
     folder = Path(folder)
-    held = folder_kind(folder)
-    if held not in (None, kind):
-        raise ValueError(f"{folder} already holds a {held}: name another folder for this {kind}.")
+    check_kind(folder, kind)
     marker = folder / MARKER
     folder.mkdir(parents=True, exist_ok=True)
     with marker.open("a+b") as file:  # never replaced by another file: it carries the lock
@@ -58,6 +63,8 @@ def claim_folder(folder: str | Path, kind: str) -> None:
 @contextmanager
 def lock_folder(folder: str | Path) -> Iterator[None]:
     """Keep other processes from training in a claimed folder; ValueError if one is doing so.
+
+    Training a run and fine-tuning both hold the lock until all is saved.
 
     The lock ends with its process, also when that is killed. On a file system that has no locks,
     as some network drives, it does nothing.

@@ -174,7 +174,7 @@ def test_saving_over_a_folder_replaces_the_model_and_leaves_other_files(
     folder, random_model, tokenizer
 ):
     (folder / "notes.txt").write_text("mine")
-    model = random_model(seed=2, n_kv_heads=1)
+    model = random_model(seed=2)
     save_model(folder, model, tokenizer)
     loaded, _ = load_model(folder)
     assert torch.equal(loaded(some_ids(1, 9)), model(some_ids(1, 9)))

@@ -1,7 +1,10 @@
 import json
+import math
 import signal
+import threading
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +12,12 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 
 import slm
+from slm.batches import pack
 from slm.finetuning.loop import finetune
 from slm.finetuning.own_stories import own_stories, split_long
+from slm.finetuning.replay import ReplayBatches
+from slm.hardware.threads import AdaptiveThreads
+from slm.settings import FineTuneConfig
 from slm.stories.cleaning import Cleaning, Stories
 from slm.stories.practice import practice_stories
 from slm.training import progress as progress_bar
@@ -331,6 +338,78 @@ def test_a_fine_tuned_model_is_replaced_but_not_without_a_word(tune, tmp_path, c
     assert "mine holds a fine-tuned model already: the new one will replace it." in (
         capsys.readouterr().out
     )
+
+
+def test_a_fine_tuned_model_of_another_shape_is_not_replaced(
+    tune, tmp_path, random_model, tokenizer, ordinary
+):
+    tune(folder=tmp_path / "mine")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "mine").iterdir()}
+    larger = random_model(d_model=64)
+    how = dict(ordinary=ordinary, epochs=1, device="cpu", folder=tmp_path / "mine")
+    with pytest.raises(ValueError, match=r"mine already holds another model \(d_model is 32 there"):
+        finetune(larger, tokenizer, MINE, callback=refuse, **how)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "mine").iterdir()} == before
+
+
+def refuse(*_):
+    raise AssertionError("this must not be called")
+
+
+def test_two_fine_tunings_do_not_share_a_folder(tune, tmp_path, capsys):
+    said = []
+
+    def meanwhile():
+        try:
+            tune(folder=tmp_path / "mine", callback=refuse)
+        except ValueError as error:
+            said.append(str(error))
+
+    def start(progress, epochs):
+        if not said:
+            thread = threading.Thread(target=meanwhile)
+            thread.start()
+            thread.join()
+
+    done = tune(folder=tmp_path / "mine", callback=start)
+    assert len(said) == 1
+    assert said[0].startswith(f"Another process is training in {tmp_path / 'mine'}: ")
+    assert "replace" not in capsys.readouterr().out
+    assert done.folder == tmp_path / "mine"
+    assert tune(folder=tmp_path / "mine").folder == done.folder  # and it is free again
+
+
+def test_an_adapter_does_not_outlive_the_model_that_it_belongs_to(tune, tmp_path):
+    pytest.importorskip("peft")
+    tune(folder=tmp_path / "mine", lora_rank=2)
+    assert (tmp_path / "mine" / "adapter" / "adapter_model.safetensors").exists()
+    tune(folder=tmp_path / "mine")
+    assert not (tmp_path / "mine" / "adapter").exists()
+
+
+def test_threads_step_back_while_other_programs_compute(tune, monkeypatch):
+    """As in `slm.train`; how many there are is tested with AdaptiveThreads itself."""
+    steps = []
+    monkeypatch.setattr(AdaptiveThreads, "__call__", lambda self, *_: steps.append("adapted"))
+    tune(callback=lambda *_: steps.append("step"))
+    assert steps == ["adapted", "step"] * (len(steps) // 2)
+    assert len(steps) > 4
+
+
+def test_an_epoch_reads_the_beginning_of_each_story_too(tokenizer):
+    config = FineTuneConfig(batch_size=1, replay=0)
+    one_token = ReplayBatches(MINE, MINE, tokenizer, 16, config)
+    tokens = len(pack(MINE, tokenizer))
+    assert one_token.steps_per_epoch == math.ceil(tokens / 16)
+    two_tokens = SimpleNamespace(
+        bos_id=7,
+        dtype=tokenizer.dtype,
+        digest="d",
+        eot_id=tokenizer.eot_id,
+        encode_many=tokenizer.encode_many,
+    )
+    batches = ReplayBatches(MINE, MINE, two_tokens, 16, config)
+    assert batches.steps_per_epoch == math.ceil((tokens + len(MINE)) / 16)
 
 
 def test_a_folder_that_cannot_be_written_is_found_out_before_training(tune, tmp_path):
