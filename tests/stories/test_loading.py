@@ -476,6 +476,16 @@ def test_n_is_a_whole_number_above_zero(n):
 # The hub, what is kept of it, and practice
 
 
+def test_own_stories_beyond_n_are_said_to_be_left_out(capsys):
+    stories = load_stories(tales(400), n=100)
+    assert len(stories.train) == 100
+    left_out = 400 - 100 - len(stories.validation)
+    said = capsys.readouterr().out
+    assert f"your stories holds {left_out} stories more, which are left out, as n is 100" in said
+    assert len(load_stories(tales(400), n=100 + left_out).train) == 100 + left_out
+    assert "left out" not in capsys.readouterr().out
+
+
 def test_the_hub_comes_first_and_is_kept(hub, capsys):
     hub.train = ["Too short.", tale(0)[:-1], *tales(600)]
     hub.validation = [tale(3) + " ", *tales(150, "Mia")]
