@@ -125,7 +125,7 @@ def run_script(code: str, **options) -> subprocess.CompletedProcess:
         [sys.executable, "-c", textwrap.dedent(code)],
         env=environment | options.pop("env", {}),
         capture_output=True,
-        timeout=120,
+        timeout=600,
         **options,
     )
 
@@ -596,6 +596,6 @@ def test_output_that_cannot_be_written_never_ends_training(where):
     """
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", textwrap.dedent(code), where]
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert run_tiny(callback=refuse).finished
