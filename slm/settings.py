@@ -6,6 +6,7 @@ The command line makes an option of each field, with the comment beside it as it
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, get_args
 
 from slm.utils.settings_checks import check, check_choice, split_settings
@@ -43,8 +44,8 @@ class ModelConfig:
     def __post_init__(self):
         if self.n_kv_heads is None:
             object.__setattr__(self, "n_kv_heads", self.n_heads)
-        if self.d_ff is None and isinstance(self.d_model, int):
-            object.__setattr__(self, "d_ff", -(-self.d_model * 8 // 96) * 32)
+        if self.d_ff is None and isinstance(self.d_model, Integral):
+            object.__setattr__(self, "d_ff", -(-int(self.d_model) * 8 // 96) * 32)
         check(self, "vocab_size", "context_length", "n_layers", whole=True, low=1)
         check(self, "n_heads", "n_kv_heads", "d_model", "d_ff", whole=True, low=1)
         check(self, "rope_theta", "norm_eps")

@@ -15,6 +15,7 @@ from slm.settings import SamplingConfig
 GREEDY_BELOW = 1e-6  # a lower temperature means: always the likeliest token
 DRY_ALLOWED_LENGTH = 2  # tokens: what would go on with a shorter run is not penalized
 DRY_BASE = 1.75  # how many times larger each further token of the run makes the penalty
+DRY_LONGEST_RUN = 50  # tokens: its penalty is enough for any logit, and comparing more takes time
 
 
 def new_generator(seed: int | None) -> torch.Generator:
@@ -61,14 +62,16 @@ def repeated_runs(ids: Sequence[int]) -> dict[int, int]:
     """The tokens that would make the newest run of tokens come again, each with the run's length.
 
     Where the newest token has occurred before, the run goes back from there as far as the tokens
-    before both places are the same. The token that followed it there would make it one longer.
+    before both places are the same, up to DRY_LONGEST_RUN. The token that followed it there would
+    make it one longer.
     """
     lengths = {}
     newest = len(ids) - 1
     places = [place for place, id in enumerate(ids[:-1]) if id == ids[-1]]
     for place in places:
+        longest = min(place + 1, DRY_LONGEST_RUN)
         length = 1
-        while length <= place and ids[place - length] == ids[newest - length]:
+        while length < longest and ids[place - length] == ids[newest - length]:
             length += 1
         following = ids[place + 1]
         lengths[following] = max(length, lengths.get(following, 0))

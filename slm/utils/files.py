@@ -23,8 +23,9 @@ def cache_folder() -> Path:
     try:
         if os.environ.get("SLM_CACHE"):
             return Path(os.environ["SLM_CACHE"]).expanduser()
-        if os.environ.get("XDG_CACHE_HOME"):
-            return Path(os.environ["XDG_CACHE_HOME"]).expanduser() / "slm"
+        shared = Path(os.environ.get("XDG_CACHE_HOME", "")).expanduser()
+        if shared.is_absolute():  # the XDG specification has others ignored
+            return shared / "slm"
         return Path.home() / ".cache" / "slm"
     except RuntimeError:  # a user without a home, as in some containers
         raise OSError("there is no home folder for the cache: set SLM_CACHE to a folder") from None

@@ -37,6 +37,11 @@ def test_the_penalty_grows_with_the_run_that_would_come_again(ids, expected):
     assert penalties(ids, 1.6) == pytest.approx({token: 2 * was for token, was in expected.items()})
 
 
+def test_one_token_over_and_over_has_a_finite_penalty():
+    (amount,) = penalties([1] * 3000).values()
+    assert 1e6 < amount < float("inf")
+
+
 def test_the_penalty_is_that_of_its_definition():
     """Every run is compared with every other one, as slices."""
     generator = torch.Generator().manual_seed(0)

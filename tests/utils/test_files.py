@@ -116,6 +116,7 @@ def test_a_lock_ends_with_its_file(tmp_path):
         ("~/a", "/b", "/home/me/a"),
         (None, "/b", "/b/slm"),
         (None, "~/b", "/home/me/b/slm"),
+        (None, "b", "/home/me/.cache/slm"),
         (None, None, "/home/me/.cache/slm"),
         ("", "", "/home/me/.cache/slm"),
     ],
