@@ -153,5 +153,6 @@ function bars(alternatives) {
 
 function percent(chance) {
   if (chance < 0.001) return "< 0.1%";
+  if (chance >= 0.995) return "> 99%";
   return `${(100 * chance).toFixed(chance < 0.1 ? 1 : 0)}%`;
 }

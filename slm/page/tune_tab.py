@@ -84,7 +84,7 @@ def _why_not(name: str) -> str:
     if not name.replace("-", "").replace("_", "").isalnum():
         return "Give it a name of letters, digits, - and _."
     folder = RUNS / name
-    if not folder.exists():
+    if not folder.exists() or not any(folder.iterdir()):
         return ""
     kind = folder_kind(folder)
     if kind == FINE_TUNED:

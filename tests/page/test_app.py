@@ -207,6 +207,7 @@ def test_a_name_that_exists_asks_before_it_replaces(page, ordinary, random_model
 
 def test_a_folder_that_holds_something_else_is_never_replaced(page):
     Path("runs/letters").mkdir()
+    Path("runs/letters/one.txt").write_text("Dear Lily", encoding="utf-8")
     for name, content in (("own", "a model"), ("letters", "something else")):
         begin_tuning(page, name)
         assert page.error[0].value == f"runs/{name} holds {content}: take another name."
