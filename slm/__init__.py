@@ -13,6 +13,7 @@ __all__ = [
     "distinct",
     "evaluate",
     "export_gguf",
+    "export_html",
     "export_onnx",
     "finetune",
     "generate",
@@ -69,7 +70,7 @@ def __getattr__(name: str):
         from slm import finetuning as module
     elif name == "quantize":
         from slm import quantization as module
-    elif name in ("export_gguf", "export_onnx", "model_card", "push_to_hub"):
+    elif name in ("export_gguf", "export_html", "export_onnx", "model_card", "push_to_hub"):
         from slm import export as module
     elif name == "check":
         from slm import exercises as module

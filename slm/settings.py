@@ -181,6 +181,7 @@ class ServerLimits:
     prompt: int = 20_000  # characters of one prompt
     tokens: int = 2_000  # new ones of one story
     body: int = 1_000_000  # bytes of a request
+    connections: int = 200  # open at the same time; each may hold a body in memory
     cache_megabytes: float = 2_000.0  # of the key-value cache, which grows with use
     unread: int = 256  # tokens of a streamed story that are written ahead of a slow reader
     header_seconds: float = 10.0  # in which a request's headers must have come
@@ -189,7 +190,7 @@ class ServerLimits:
     idle_seconds: float = 5.0  # that a connection may rest between two requests
 
     def __post_init__(self):
-        check(self, "stories", "tokens", "body", "unread", whole=True, low=1)
+        check(self, "stories", "tokens", "body", "connections", "unread", whole=True, low=1)
         check(self, "waiting", "prompt", whole=True, low=0)
         check(self, "cache_megabytes", "header_seconds", "body_seconds")
         check(self, "read_seconds", "idle_seconds")

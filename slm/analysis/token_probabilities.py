@@ -35,6 +35,7 @@ def token_probabilities(
     with evaluating(model):
         logits = model(torch.tensor([inputs], device=device))[0]  # (T, V)
     probabilities = logits.float().cpu().softmax(-1)  # (T, V)
+    n_likeliest = min(n_likeliest, model.config.vocab_size)
     top_probabilities, top_ids = probabilities.topk(n_likeliest)  # (T, n_likeliest), twice
     result = []
     for position, (target, piece) in enumerate(zip(targets, tokenizer.pieces(targets))):

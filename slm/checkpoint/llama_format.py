@@ -92,6 +92,7 @@ IGNORED_KEYS = {
     "task_specific_params",
     # Inputs and outputs.
     "max_sequence_length",
+    "max_window_layers",  # of sliding windows, which are refused
     "output_attentions",
     "output_hidden_states",
     "output_scores",
@@ -231,10 +232,16 @@ def _refuse_unknown_keys(hf_config: dict) -> None:
     for key, value in hf_config.items():
         if value is None or key in IGNORED_KEYS or key in UNDERSTOOD:
             continue
+        if key == "layer_types" and _all_attend_to_everything(value):
+            continue
         if key not in PLAIN_VALUES:
             raise ValueError(f"its config.json has {key}, which is not supported")
         if not any(_same(value, plain) for plain in PLAIN_VALUES[key]):
             raise ValueError(f"its {key} is {value!r}, which is not supported")
+
+
+def _all_attend_to_everything(layer_types: object) -> bool:
+    return isinstance(layer_types, list) and all(kind == "full_attention" for kind in layer_types)
 
 
 def _same(value: object, plain: object) -> bool:

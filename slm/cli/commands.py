@@ -216,20 +216,25 @@ def export(
     to: Positional[str],
     gguf_type: Annotated[Literal["f32", "f16", "q8_0", "q4_0"], arg(name="type")] = "f16",
     int8: bool = False,
+    title: str = "A story-teller",
+    max_megabytes: float = 5.0,
 ) -> None:
-    """Write a model for other tools: llama.cpp, onnxruntime, the hub.
+    """Write a model for others: one HTML file for everybody, llama.cpp, onnxruntime, the hub.
 
     examples:
       python -m slm export stories story.gguf              for llama.cpp, Ollama, LM Studio
       python -m slm export runs/mine mine.gguf --type q8_0
       python -m slm export runs/mine mine.onnx --int8      for a browser or a phone
+      python -m slm export runs/mine story.html            a page that writes stories, to be sent
       python -m slm export runs/mine you/your-model        to the hub
 
     Args:
         model: A folder that holds a model; stories: the bundled model.
-        to: A .gguf file (for llama.cpp, Ollama), an .onnx file, or a name on the hub.
+        to: A .gguf file (for llama.cpp, Ollama), an .onnx or .html file, or a name on the hub.
         gguf_type: Number format of the matrices in a .gguf file.
         int8: Matrices in 8 bits in an .onnx file.
+        title: Title of an .html file.
+        max_megabytes: How large an .html file may become.
     """
     if to.endswith(".gguf"):
         file = slm.export_gguf(model, to, gguf_type)
@@ -237,11 +242,14 @@ def export(
     elif to.endswith(".onnx"):
         file = slm.export_onnx(model, to, int8=int8)
         print(f"Wrote {file}.")
+    elif to.endswith(".html"):
+        file = slm.export_html(model, to, title=title, max_megabytes=max_megabytes)
+        print(f"Wrote {file}: a double click opens it.")
     elif "/" in to and not Path(to).suffix:
         address = slm.push_to_hub(model, to)
         print(f"It is at {address}.")
     else:
-        raise ValueError(f"Give a .gguf or .onnx file or a name on the hub, not {to!r}.")
+        raise ValueError(f"Give a .gguf, .onnx or .html file or a name on the hub, not {to!r}.")
 
 
 def serve(
@@ -255,6 +263,7 @@ def serve(
     max_prompt: int = ServerLimits.prompt,
     max_tokens: int = ServerLimits.tokens,
     max_body: int = ServerLimits.body,
+    max_connections: int = ServerLimits.connections,
     cache_megabytes: float = ServerLimits.cache_megabytes,
     unread: int = ServerLimits.unread,
     header_seconds: float = ServerLimits.header_seconds,
@@ -283,6 +292,7 @@ def serve(
         max_prompt: Characters of a prompt.
         max_tokens: New tokens of one story.
         max_body: Bytes of a request.
+        max_connections: Connections that are open at the same time.
         cache_megabytes: The most that the key-value cache may take; it grows with use.
         unread: Tokens of a streamed story that are written ahead of a slow reader.
         header_seconds: Time in which a request's headers must have come.
@@ -300,6 +310,7 @@ def serve(
         prompt=max_prompt,
         tokens=max_tokens,
         body=max_body,
+        connections=max_connections,
         cache_megabytes=cache_megabytes,
         unread=unread,
         header_seconds=header_seconds,
@@ -339,7 +350,9 @@ def app(port: int = 8501, headless: bool = False) -> None:
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": False,
         "client.toolbarMode": "minimal",
+        # Else all threads wait for a full garbage collection whenever a story has grown by a word.
+        "runner.postScriptGC": False,
     }
     bootstrap.load_config_options(options)
-    page = Path(__file__).parents[1] / "serving" / "page.py"
+    page = Path(__file__).parents[1] / "page" / "app.py"
     bootstrap.run(str(page), False, [], options)

@@ -1,6 +1,6 @@
 """Exercises that answer: `slm.check("softmax", my_softmax)` says whether a function is right."""
 
-from slm.exercises.checking import Exercise, Feedback
+from slm.exercises.checking import EMPTY, Exercise, Feedback
 from slm.exercises.measuring import BITS_PER_BYTE, CROSS_ENTROPY, EIGHT_BITS, LONGEST_COPY
 from slm.exercises.model import ATTENTION, CAUSAL_MASK, HEADS, RMS_NORM, ROTATION, SOFTMAX
 from slm.exercises.text import BIGRAM, MERGE, PAIRS
@@ -41,6 +41,8 @@ def check(name: str, answer: object) -> None:
     and a hint. Raises ValueError where there is no such exercise."""
     result = feedback(name, answer)
     mark = "✓" if result.right else "✗"
+    if result.message == EMPTY:
+        mark = "○"  # nothing is wrong yet
     print(f"{mark} {name}: {result.message}")
 
 

@@ -8,7 +8,7 @@ import torch
 
 TOLERANCE = 1e-4
 PRAISE = "right. It agrees with the reference on every input tried."
-EMPTY = "it gives nothing back yet. Write your lines, and end them with `return`."
+EMPTY = "it returns nothing yet. Write your lines, ending with `return`."
 
 
 @dataclass(frozen=True)

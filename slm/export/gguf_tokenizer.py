@@ -1,15 +1,13 @@
 """A tokenizer as GGUF describes it: llama.cpp must make the same ids of a text as we do.
 
 llama.cpp has the rules for splitting and merging text in its own code, by name. A tokenizer.json is
-matched with these rules; one that matches none is refused, since it would give other ids.
+matched with these rules; one that matches none is refused, since it would give other ids. Those of
+byte-level tokenizers stand in byte_level.py.
 """
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from slm.export.byte_level import byte_level_rules, read_tokenizer_json, split_steps
 from slm.tokenizer.byte_pair import Tokenizer
 
 if TYPE_CHECKING:
@@ -17,39 +15,6 @@ if TYPE_CHECKING:
 
 # llama.cpp's numbers for the kinds of tokens.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-
-BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
-LLAMA3_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-LLAMA3_SPLIT = {
-    "type": "Split",
-    "pattern": {"Regex": LLAMA3_PATTERN},
-    "behavior": "Isolated",
-    "invert": False,
-}
-DIGITS = {"type": "Digits", "individual_digits": True}
-
-
-@dataclass(frozen=True)
-class ByteLevelRules:
-    """How a byte-level tokenizer splits a text, and whether a whole word is taken without merging
-    where it is a token.
-    """
-
-    splits: tuple[dict, ...]
-    ignore_merges: bool
-
-
-# By llama.cpp's name for them.
-BYTE_LEVEL_RULES = {
-    "gpt-2": ByteLevelRules((BYTE_LEVEL,), ignore_merges=False),
-    "smollm": ByteLevelRules((DIGITS, BYTE_LEVEL), ignore_merges=False),
-    "llama-bpe": ByteLevelRules(
-        (LLAMA3_SPLIT, BYTE_LEVEL | {"use_regex": False}), ignore_merges=True
-    ),
-}
 
 BYTE_NAMES = {f"<0x{byte:02X}>" for byte in range(256)}  # as SentencePiece has them
 SPACE = "▁"  # SentencePiece's sign for it
@@ -61,13 +26,14 @@ def add_tokenizer(writer: "GGUFWriter", tokenizer: Tokenizer) -> None:
     """Write tokens, merges and special tokens. Raises ValueError for a tokenizer that llama.cpp
     would not imitate.
     """
-    content = _tokenizer_json(tokenizer)
+    content = read_tokenizer_json(tokenizer)
     model = content["model"]
     if model.get("type") != "BPE":
         raise _unsupported(f"it is no byte pair encoding but {model.get('type')}")
+    _check_added_tokens(content)
     tokens, types = _tokens(content, tokenizer.vocab_size)
     merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
-    if _splits(content):
+    if split_steps(content):
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre(_byte_level_name(content))
         writer.add_token_list(tokens)
@@ -84,13 +50,6 @@ def add_tokenizer(writer: "GGUFWriter", tokenizer: Tokenizer) -> None:
         writer.add_unk_token_id(model["vocab"][model["unk_token"]])
         writer.add_add_space_prefix(_prepends_space(content))
     _add_special_tokens(writer, tokenizer)
-
-
-def _tokenizer_json(tokenizer: Tokenizer) -> dict:
-    """The content of the tokenizer.json that the tokenizer saves."""
-    with TemporaryDirectory() as folder:
-        tokenizer.save(folder)
-        return json.loads((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"))
 
 
 def _unsupported(reason: str) -> ValueError:
@@ -120,29 +79,27 @@ def _tokens(content: dict, vocab_size: int) -> tuple[list[str], list[int]]:
     return tokens, types
 
 
-def _splits(content: dict) -> list[dict]:
-    """The steps that split a text before merging, without what changes no ids."""
-    split = content.get("pre_tokenizer")
-    if split is None:
-        return []
-    steps = []
-    for step in split["pretokenizers"] if split["type"] == "Sequence" else [split]:
-        if step["type"] == "ByteLevel":
-            step = {"use_regex": True} | step  # old files leave it out
-        steps.append({key: value for key, value in step.items() if key != "trim_offsets"})
-    return steps
+def _check_added_tokens(content: dict) -> None:
+    """Raise ValueError for an added token that llama.cpp would find in other places of a text.
+
+    It finds them wherever they are written, before the text is changed in any way. Special ones do
+    not matter: they are in no text.
+    """
+    for token in content["added_tokens"]:
+        if token.get("special"):
+            continue
+        has_conditions = token.get("lstrip") or token.get("rstrip") or token.get("single_word")
+        is_found_later = content.get("normalizer") is not None and token.get("normalized")
+        if has_conditions or is_found_later:
+            raise _unsupported(f"it finds the added token {token['content']!r} by rules of its own")
 
 
 def _byte_level_name(content: dict) -> str:
     """llama.cpp's name for the way in which a byte-level tokenizer splits text."""
-    if content.get("normalizer") is not None:
-        raise _unsupported("it changes a text before splitting it (its normalizer)")
-    ignore_merges = bool(content["model"].get("ignore_merges"))
-    steps = tuple(_splits(content))
-    for name, rules in BYTE_LEVEL_RULES.items():
-        if steps == rules.splits and ignore_merges == rules.ignore_merges:
-            return name
-    raise _unsupported(f"it splits text in another way than {', '.join(BYTE_LEVEL_RULES)}")
+    try:
+        return byte_level_rules(content)
+    except ValueError as error:
+        raise _unsupported(str(error)) from None
 
 
 def _prepends_space(content: dict) -> bool:

@@ -41,7 +41,7 @@ from slm.utils.write_errors import explain_write_errors
 
 PROMPTS = ("Once upon a time", "One day", "It was night and")
 
-Callback = Callable[[float, list[float]], None]
+Callback = Callable[[float, list[float]], bool | None]
 
 
 def finetune(
@@ -59,7 +59,8 @@ def finetune(
     `stories` is a file or a folder of them, or a list of texts, of any length; or "lighthouse", the
     tales that come with the package. `settings` are fields of `FineTuneConfig`. After every step
     `callback` is called with the progress, from 0 to 1, and the scores of the epochs measured so
-    far, in nats per token; an epoch is measured after the call for its last step.
+    far, in nats per token; an epoch is measured after the call for its last step. Where it returns
+    True, training stops after that step, as with Ctrl-C.
 
     Some of your stories are held out: the model is scored on them after each epoch, and the weights
     of the best epoch are kept, also when the run is stopped or its loss becomes NaN later on.
@@ -222,8 +223,8 @@ def _train_epochs(
                 break
             adapt_threads()
             bar.show(step / config.steps, text)
-            if callback:
-                callback(step / config.steps, early_stopping.scores)
+            if callback and callback(step / config.steps, early_stopping.scores):
+                stop.requested = True
             if step % batches.steps_per_epoch == 0:
                 score = evaluate(model, tokenizer, held_out).nats_per_token
                 early_stopping.update(score)

@@ -45,7 +45,9 @@ def attention_steps(steps: Sequence[tuple[str, ArrayLike]], words: Sequence[str]
     for axes in panels[1:]:
         axes.set_yticks([])
     names = ", ".join(name for name, _ in steps)
-    return describe(figure, f"Tables of {len(labels)} by {len(labels)} numbers: {names}.")
+    tables = f"Tables of {len(labels)} by {len(labels)} numbers: {names}"
+    last = steps[-1][0]
+    return describe(figure, f"{tables}. In {last}, {_strongest(steps[-1][1], words)}.")
 
 
 @picture
@@ -60,11 +62,17 @@ def attention_map(weights: ArrayLike, pieces: Sequence[str], *, title: str) -> F
     axes.set_title(title)
     axes.set_ylabel("looks")
     axes.set_xlabel("is looked at")
-    strongest = array(weights).argmax(axis=1)
-    alt = "; ".join(
-        f"{pieces[row].strip()} to {pieces[column].strip()}" for row, column in enumerate(strongest)
-    )
-    return describe(figure, f"Attention map: {title}. Each looks most at: {alt}.")
+    return describe(figure, f"Attention map: {title}: {_strongest(weights, pieces)}.")
+
+
+def _strongest(weights: ArrayLike, pieces: Sequence[str]) -> str:
+    """In words, at which piece each one looks most, and how much."""
+    table = array(weights)
+    names = [piece.strip() or visible(piece) for piece in pieces]
+    found = []
+    for row, column in enumerate(table.argmax(axis=1)):
+        found.append(f"{names[row]} looks most at {names[column]} ({table[row, column]:.2f})")
+    return ", ".join(found)
 
 
 @picture
@@ -89,7 +97,8 @@ def attention_maps(
     side = min(2.4, (WIDTH - 1.3) / heads)
     labels = [visible(piece) for piece in pieces]
     readable = side / length > 0.11
-    figure = blank(side * heads + 1.3, (side + 0.3) * layers + (1.5 if readable else 0.7))
+    deep = side * layers + 0.22 * layers + (1.1 if readable else 0.6)
+    figure = blank(side * heads + 1.3, deep)
     panels = figure.subplots(layers, heads, squeeze=False)
     for (row, column), axes in np.ndenumerate(panels):
         names = labels if readable else [""] * length
@@ -114,6 +123,6 @@ def attention_maps(
 def _weight_scale(figure: Figure, image: object, panels: np.ndarray) -> None:
     """Add the scale of colours, from 0 to 1."""
     bar = figure.colorbar(image, ax=panels, shrink=0.6, aspect=25, pad=0.02)
-    bar.set_label("attention weight", color=MUTED)
+    bar.set_label("share of the attention", color=MUTED)
     bar.ax.tick_params(labelsize=9)
     bar.outline.set_visible(False)

@@ -66,13 +66,15 @@ def lines(
     if log_x:
         axes.set_xscale("log")
         _plain_ticks(axes.xaxis)
+        if markers:
+            _ticks_at_points(axes.xaxis, curves)
     if log_y:
         axes.set_yscale("log")
         _plain_ticks(axes.yaxis)
     if from_zero:
         axes.set_ylim(bottom=0)
-    ends = [f"{name} goes from {first:.3g} to {last:.3g}" for name, first, last in _ends(curves)]
-    return describe(figure, f"Lines: {title}. {ylabel} against {xlabel}: {'; '.join(ends)}.")
+    courses = "; ".join(_courses(curves))
+    return describe(figure, f"Lines: {title}. {ylabel} against {xlabel}: {courses}.")
 
 
 def _points(curve: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -83,14 +85,31 @@ def _points(curve: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(len(heights)), heights
 
 
-def _ends(curves: Mapping[str, Any]) -> list[tuple[str, float, float]]:
-    """For each curve that has points, its name and its first and last height."""
+def _courses(curves: Mapping[str, Any]) -> list[str]:
+    """For each curve that has points, where it goes from and to, and what it reaches between."""
     found = []
     for name, curve in curves.items():
-        heights = _points(curve)[1]
-        if len(heights):
-            found.append((name, heights[0], heights[-1]))
+        places, heights = _points(curve)
+        if not len(heights):
+            continue
+        first = heights[0]
+        last = heights[-1]
+        course = f"{name} goes from {first:.3g} to {last:.3g}"
+        if heights.min() < min(first, last):
+            course += f", lowest {heights.min():.3g} at {places[heights.argmin()]:.3g}"
+        if heights.max() > max(first, last):
+            course += f", highest {heights.max():.3g} at {places[heights.argmax()]:.3g}"
+        found.append(course)
     return found
+
+
+def _ticks_at_points(axis: Any, curves: Mapping[str, Any]) -> None:
+    """Put the ticks where the points are, if these are few enough to be told apart."""
+    from matplotlib.ticker import FixedLocator
+
+    places = np.unique(np.concatenate([_points(curve)[0] for curve in curves.values()]))
+    if len(places) <= 8:
+        axis.set_major_locator(FixedLocator(places))
 
 
 def _plain_ticks(axis: Any) -> None:
@@ -171,7 +190,7 @@ def histogram(
         fill = tint(colour, 0.35) if place == 0 else "none"
         axes.stairs(shares, borders, fill=place == 0, fc=fill, ec=colour, lw=1.8, label=label)
         axes.axvline(np.median(group), color=colour, lw=1.4, ls=(0, (4, 3)))
-    axes.legend()
+    axes.legend(loc="upper right")
     axes.set_title(title)
     axes.set_xlabel(xlabel)
     axes.set_ylabel("share, %")

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from slm.plots.charts import bars
+from slm.plots.fonts import MONO, with_fallbacks
 from slm.plots.style import (
     BLUE,
     HEADING,
     INK,
-    MONO,
     MUTED,
     WIDTH,
     array,
@@ -67,11 +67,15 @@ def next_token(
         axes.spines["left"].set_visible(False)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0, labelcolor=INK)
-    panels[0].set_yticks(range(len(names)), names, family=MONO)
+    panels[0].set_yticks(range(len(names)), names, family=with_fallbacks(MONO))
     panels[0].invert_yaxis()
     figure.suptitle(title or "What may come next", x=0.015, ha="left", **HEADING)
-    alt = [f"{name}: {names[share.argmax()]} {share.max():.0f}%" for name, share in shares.items()]
-    return describe(figure, f"Bars of next-token probabilities. Likeliest: {'; '.join(alt)}.")
+    likeliest = []
+    for name, share in shares.items():
+        piece = f"“{names[share.argmax()]}” {share.max():.0f}%"
+        likeliest.append(f"{name}: {piece}" if name else piece)
+    alt = "; ".join(likeliest)
+    return describe(figure, f"Bars of next-token probabilities. Likeliest: {alt}.")
 
 
 def _percent(share: float) -> str:
@@ -118,7 +122,7 @@ def loss_by_position(
     rows[0].set_ylim(0)
     if counts is not None:
         rows[1].fill_between(places, array(counts), color=tint(BLUE, 0.3), lw=0)
-        rows[1].set_ylabel("stories\nso long")
+        rows[1].set_ylabel("stories\nthis long")
         rows[1].set_ylim(0)
         rows[1].locator_params(axis="y", nbins=3)
         rows[1].yaxis.set_major_formatter("{x:,.0f}")

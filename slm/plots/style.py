@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, ParamSpec
 import numpy as np
 from numpy.typing import ArrayLike
 
+from slm.plots.fonts import SANS, with_fallbacks
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
@@ -22,8 +24,6 @@ PURPLE, SKY, YELLOW = "#CC79A7", "#56B4E9", "#F0E442"
 PALETTE = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
 INK, MUTED, FAINT, PALE = "#222222", "#6B7280", "#D9DCE1", "#F1F3F5"
 
-SANS, SERIF, MONO = "DejaVu Sans", "STIXGeneral", "DejaVu Sans Mono"  # all come with matplotlib
-
 ARROW = {"arrowstyle": "-|>", "color": MUTED, "lw": 1.4, "shrinkA": 0, "shrinkB": 0}
 HEADING = {"weight": "bold", "size": 13}  # where a title is not an axes' own
 
@@ -32,7 +32,6 @@ STYLE = {
     "savefig.dpi": "figure",
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
-    "font.family": [SANS],
     "font.size": 12,
     "text.color": INK,
     "text.parse_math": False,  # a story may hold a dollar sign
@@ -53,7 +52,9 @@ STYLE = {
     "xtick.labelcolor": MUTED,
     "ytick.labelcolor": MUTED,
     "lines.linewidth": 2,
-    "legend.frameon": False,
+    "legend.facecolor": "white",
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": "none",
     "figure.constrained_layout.h_pad": 0.08,
     "figure.constrained_layout.w_pad": 0.08,
 }
@@ -74,7 +75,7 @@ def picture(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
         import matplotlib
 
-        with matplotlib.rc_context(STYLE):
+        with matplotlib.rc_context({**STYLE, "font.family": with_fallbacks(SANS)}):
             figure = draw(*args, **kwargs)
             figure.draw_without_rendering()  # ticks and layout are made now, while the style holds
         figure.set_layout_engine("none")

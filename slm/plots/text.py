@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
 
-from slm.plots.style import INK, MONO, MUTED, SANS, SERIF
+from slm.plots.fonts import MONO, SANS, SERIF, glyphs, with_fallbacks
+from slm.plots.style import INK, MUTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,16 +21,9 @@ LEADING = 1.42  # from one line of a paragraph to the next, in sizes of its font
 ROW = 0.29  # from one row of tiles to the next, in inches
 
 
-@cache
-def _glyphs(font: str) -> frozenset[int]:
-    from matplotlib import font_manager, ft2font
-
-    return frozenset(ft2font.FT2Font(font_manager.findfont(font)).get_charmap())
-
-
 def drawable(text: str, font: str = SANS) -> str:
-    """Return `text` with □ for each character that `font` cannot draw (an emoji, say)."""
-    have = _glyphs(font)
+    """Return `text` with □ for each character that no font here can draw (an emoji, say)."""
+    have = glyphs(font)
     return "".join(c if ord(c) in have or c.isspace() else "□" for c in text)
 
 
@@ -39,16 +33,21 @@ def visible(piece: str) -> str:
     return drawable(piece.translate(marks), MONO)
 
 
-def flow(pieces: Sequence[str], columns: int) -> Iterator[tuple[int, int, str]]:
-    """Yield (row, column, shown) for each token, wrapped after `columns` characters."""
+def columns(shown: str) -> int:
+    """How many columns a text takes in the monospaced font: Chinese characters take two each."""
+    return sum(2 if east_asian_width(character) in "WF" else 1 for character in shown)
+
+
+def flow(pieces: Sequence[str], line: int) -> Iterator[tuple[int, int, str]]:
+    """Yield (row, column, shown) for each token, wrapped after `line` columns."""
     row = column = 0
     for piece in pieces:
-        shown = visible(piece)[:columns]
-        if column + len(shown) > columns:
+        shown = visible(piece)[:line]
+        if column + columns(shown) > line:
             row += 1
             column = 0
         yield row, column, shown
-        column += len(shown)
+        column += columns(shown)
         if piece.endswith("\n"):
             row += 1
             column = 0
@@ -68,22 +67,21 @@ def tile(
 ) -> None:
     """Draw one token on a coloured ground; (x, y) is its top left corner, in inches.
 
-    The ground is `width` characters wide, or as wide as the token; a character takes `pitch`
-    inches.
+    The ground is `width` columns wide, or as wide as the token; a column takes `pitch` inches.
     """
     from matplotlib.patches import Rectangle
 
     height = ROW * pitch / TILE
-    width = width or len(shown)
+    width = width or columns(shown)
     page.add_patch(Rectangle((x, y), width * pitch, height * 0.88, fc=fill, ec=edge, lw=0.8))
-    x += (width - len(shown)) * pitch / 2
+    x += (width - columns(shown)) * pitch / 2
     faint = MUTED if ink == INK else "#D3E7F4"
     for run in re.finditer("[·↵⇥␍]+|[^·↵⇥␍]+", shown):
         page.text(
-            x + run.start() * pitch,
+            x + columns(shown[: run.start()]) * pitch,
             y + height * 0.44,
             run.group(),
-            family=MONO,
+            family=with_fallbacks(MONO),
             size=pitch * 72 / EM * 0.99,
             va="center_baseline",
             color=faint if run.group()[0] in "·↵⇥␍" else ink,
@@ -95,7 +93,7 @@ def _width(text: str, size: float, weight: str) -> float:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    font = FontProperties(family=SERIF, size=size, weight=weight)
+    font = FontProperties(family=with_fallbacks(SERIF), size=size, weight=weight)
     return text_to_path.get_text_width_height_descent(text, font, False)[0] / 72
 
 
@@ -159,7 +157,7 @@ def typeset(
                 left,
                 y + (top + 0.75) * size * LEADING / 72,
                 text,
-                family=SERIF,
+                family=with_fallbacks(SERIF),
                 size=size,
                 weight=weight,
                 color=lead_colour if weight == "bold" else INK,

@@ -28,7 +28,7 @@ from slm.plots.style import (
     shades,
     tint,
 )
-from slm.plots.text import ROW, TILE, flow, tile, visible
+from slm.plots.text import ROW, TILE, columns, flow, tile, visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,7 +73,7 @@ def _depth(tiles: Sequence[tuple[int, int, str]]) -> float:
 def merges(steps: Sequence[tuple[str, Sequence[str]]], *, title: str | None = None) -> Figure:
     """Show a text after each merge: (what was joined, the pieces), one row for each step."""
     left = 1.6
-    longest = max(sum(map(len, pieces)) for _, pieces in steps)
+    longest = max(sum(map(columns, pieces)) for _, pieces in steps)
     pitch = min(1.5 * TILE, (WIDTH - left - EDGE) / max(1, longest))
     high = ROW * pitch / TILE + 0.06
     paper = page(blank(WIDTH, 0.65 + high * len(steps), layout=None))
@@ -85,7 +85,7 @@ def merges(steps: Sequence[tuple[str, Sequence[str]]], *, title: str | None = No
         for index, piece in enumerate(pieces):
             shown = visible(piece)
             tile(paper, shown, tint(FILLS[index % 4], 0.38), x=x, y=y, pitch=pitch)
-            x += len(shown) * pitch
+            x += columns(shown) * pitch
     counts = ", ".join(str(len(pieces)) for _, pieces in steps)
     return describe(paper.figure, f"A text after each merge, in fewer and fewer pieces: {counts}.")
 
@@ -106,7 +106,7 @@ def batch(
     rows = [[mark if piece == eot else visible(piece) for piece in row] for row in x_pieces]
     targets = [[mark if piece == eot else visible(piece) for piece in row] for row in y_pieces]
     length = len(rows[0])
-    widths = [max(len(row[place]) for row in (*rows, *targets)) + 1 for place in range(length)]
+    widths = [max(columns(row[place]) for row in (*rows, *targets)) + 1 for place in range(length)]
     left = 0.95
     pitch = min(TILE, (WIDTH - left - EDGE) / sum(widths))
     starts = left + np.cumsum([0, *widths[:-1]]) * pitch
@@ -177,5 +177,5 @@ def confidence(
 def _surest(pieces: Sequence[str], chances: np.ndarray) -> str:
     """A sentence on which tokens were the most surprising."""
     order = np.argsort(np.where(np.isfinite(chances), chances, np.inf))[:5]
-    words = ", ".join(f"“{pieces[place].strip()}” {chances[place]:.3f}" for place in order)
+    words = ", ".join(f"“{pieces[place].strip()}” {chances[place]:.2g}" for place in order)
     return f"A text, each token the darker the more probable. The most surprising: {words}."

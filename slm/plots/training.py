@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,9 +48,11 @@ def loss_curve(
     figure = blank(WIDTH, 3.9)
     axes = figure.subplots()
     _draw_loss(axes, history, baselines, title)
+    sentence = _loss_in_words(history)
     if zoom:
         _zoom(axes, history)
-    return describe(figure, _loss_in_words(history))
+        sentence += " Only what comes after the first tenth is shown."
+    return describe(figure, sentence)
 
 
 def _zoom(axes: Axes, history: Any) -> None:
@@ -175,7 +178,7 @@ def story_strip(stories: Sequence[tuple[str, str]], *, prompt: str = "", lines: 
         paper.text(0.2, top + 0.05, label, va="top", weight="bold", color=BLUE, size=11)
         typeset(paper, rows, x=left, y=top, lead_colour=BLUE)
         top += high
-    alt = "; ".join(f"{label}: {' '.join(text.split())[:60]}" for label, text in stories)
+    alt = "; ".join(f"{label}: {shorten(text, 80, placeholder=' …')}" for label, text in stories)
     return describe(figure, f"What is written at several moments. {alt}.")
 
 

@@ -13,12 +13,17 @@ from fastapi_offline import FastAPIOffline
 from slm.model.transformer import Transformer
 from slm.serving.batching import Batcher
 from slm.serving.body_limit import BodyLimit
-from slm.serving.errors import add_error_handlers
+from slm.serving.errors import UnexpectedErrors, add_error_handlers
 from slm.serving.routes import ServedModel, public, require_api_key, router
 from slm.settings import ServerLimits
 from slm.tokenizer.byte_pair import Tokenizer
 
-DESCRIPTION = "Stories by a small language model, in the manner of OpenAI's API."
+DESCRIPTION = """Stories by a small language model, in the manner of OpenAI's API.
+
+One request may ask for {limits.stories} stories of {limits.tokens:,} tokens. So many are written at
+a time, shared out among clients, and {limits.waiting} more may wait: then the answer is 429.
+{limits.connections} connections may be open: then it is 503. Both say in the header `Retry-After`
+after how many seconds to try again."""
 
 
 def create_app(
@@ -49,13 +54,15 @@ def create_app(
         await asyncio.to_thread(app.state.batcher.close)
 
     # Its /docs are drawn by scripts of its own, not by those of a site that may be out of reach.
-    app = FastAPIOffline(title="slm", description=DESCRIPTION, lifespan=lifespan, redoc_url=None)
+    description = DESCRIPTION.format(limits=limits)
+    app = FastAPIOffline(title="slm", description=description, lifespan=lifespan, redoc_url=None)
     app.state.served_model = ServedModel(name, int(time.time()), tokenizer, limits, api_key)
     app.include_router(public)
     key_needed = [Depends(require_api_key)] if api_key else []
     app.include_router(router, dependencies=key_needed)
     add_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=limits.body, max_seconds=limits.body_seconds)
+    app.add_middleware(UnexpectedErrors)
     if origins:
         app.add_middleware(
             CORSMiddleware,

@@ -1,7 +1,9 @@
-"""Connections: nobody holds one for long without asking, or without reading."""
+"""Connections: there is a bound on their number, and nobody holds one for long without asking, or
+without reading."""
 
 import asyncio
 import http
+from collections.abc import Mapping
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -9,25 +11,41 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from slm.serving.errors import error_response
 from slm.settings import ServerLimits
 
+SECONDS_OF_SILENCE = 1.0  # after which a connection without a request gives way to another
+
 
 class ClientConnection(H11Protocol):
     """A connection of uvicorn's that is closed where a request's headers do not come in time, or
     where the client does not read the answer. (Between two requests, uvicorn itself closes it; the
-    time of bodies is limited in body_limit.py.)"""
+    time of bodies is limited in body_limit.py.)
+
+    Where there are too many, a new one takes the place of the one that has been silent for longest;
+    if all have something to do, it is answered 503.
+    """
 
     def __init__(self, *args, limits: ServerLimits, **kwargs):
         super().__init__(*args, **kwargs)
         self._limits = limits
+        self._heard = 0.0  # when the client last sent something, by the loop's clock
         self._header_timer: asyncio.TimerHandle | None = None
         self._read_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """A client has connected: its first request should come."""
         super().connection_made(transport)
+        self._heard = self.loop.time()
+        if self._is_one_too_many() and not self._close_longest_silent():
+            self._answer_and_close(
+                http.HTTPStatus.SERVICE_UNAVAILABLE,
+                "All connections of the server are in use: try again in a moment.",
+                {"Retry-After": "1"},
+            )
+            return
         self._start_header_timer()
 
     def data_received(self, data: bytes) -> None:
         """Some of a request has come."""
+        self._heard = self.loop.time()
         super().data_received(data)
         if self._answering:
             self._header_timer = _stop(self._header_timer)
@@ -53,12 +71,20 @@ class ClientConnection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP is answered in OpenAI's form too."""
-        answer = error_response(http.HTTPStatus.BAD_REQUEST, msg)
+        self._answer_and_close(http.HTTPStatus.BAD_REQUEST, msg)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing: some clients offer HTTP/2 with each request, and HTTP/1.1 is what they get."""
+
+    def _answer_and_close(
+        self, status: http.HTTPStatus, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        answer = error_response(status, message, headers=headers)
         events = [
             h11.Response(
-                status_code=answer.status_code,
+                status_code=status,
                 headers=[*answer.raw_headers, (b"connection", b"close")],
-                reason=http.HTTPStatus.BAD_REQUEST.phrase.encode(),
+                reason=status.phrase.encode(),
             ),
             h11.Data(data=answer.body),
             h11.EndOfMessage(),
@@ -66,6 +92,26 @@ class ClientConnection(H11Protocol):
         for event in events:
             self.transport.write(self.conn.send(event))
         self.transport.close()
+
+    def _is_one_too_many(self) -> bool:
+        open_ones = [c for c in self.connections if not c.transport.is_closing()]
+        return len(open_ones) > self._limits.connections
+
+    def _close_longest_silent(self) -> bool:
+        """Close the connection that has waited longest for its client to ask; False if none has."""
+        heard_before = self.loop.time() - SECONDS_OF_SILENCE
+        silent = [
+            connection
+            for connection in self.connections
+            if connection._heard < heard_before
+            and not connection._answering
+            and not connection.transport.is_closing()
+        ]
+        if not silent:
+            return False
+        longest = min(silent, key=lambda connection: connection._heard)
+        longest.transport.close()
+        return True
 
     @property
     def _answering(self) -> bool:

@@ -9,10 +9,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from slm.serving.protocol import ChatCompletionRequest, CompletionRequest, ErrorDetail
 
 logger = logging.getLogger("slm.serving")
+LONGEST_QUOTE = 100  # characters of what a client has sent that a message repeats
 
 
 class RequestError(Exception):
@@ -65,7 +67,7 @@ def unexpected_error(error: Exception) -> ErrorDetail:
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Have the app answer every error in OpenAI's form."""
+    """Have the app answer in OpenAI's form what it refuses; see UnexpectedErrors for the rest."""
 
     @app.exception_handler(RequestError)
     async def refused(request: Request, error: RequestError) -> JSONResponse:
@@ -77,12 +79,40 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(StarletteHTTPException)
     async def http_error(request: Request, error: StarletteHTTPException) -> JSONResponse:
-        message = f"{request.method} {request.url.path}: {error.detail}."
+        if error.status_code == 400:  # FastAPI's, for a body in another encoding
+            return error_response(400, "The request cannot be read: send JSON in UTF-8.")
+        path = request.url.path[:LONGEST_QUOTE]
+        message = f"{request.method} {path}: {error.detail}."
         return error_response(error.status_code, message, headers=error.headers)
 
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"error": unexpected_error(error).model_dump()}, 500)
+
+class UnexpectedErrors:
+    """Answers 500, in OpenAI's form, where the app inside fails.
+
+    Starlette's own handler for that would raise the error again, and the server would log it a
+    second time, without the id.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on. Raises the error only where a part of the answer has been sent."""
+        started = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except Exception as error:
+            if started or scope["type"] != "http":
+                raise
+            detail = unexpected_error(error)
+            answer = JSONResponse({"error": detail.model_dump()}, 500)
+            await answer(scope, receive, send)
 
 
 def _validation_message(request: Request, errors: Sequence[dict]) -> tuple[str, str | None]:
@@ -95,16 +125,16 @@ def _validation_message(request: Request, errors: Sequence[dict]) -> tuple[str, 
         if not request.headers.get("content-type", "").startswith("application/json"):
             return "Send JSON, with the header Content-Type: application/json.", None
         return "The request must be a JSON object.", None
-    name = str(first["loc"][1])
+    name = str(first["loc"][1])[:LONGEST_QUOTE]
     if first["type"] == "extra_forbidden":
-        return _unknown_field(name), name
+        return _unknown_field(first["loc"][1:], _fields(request)), name
     of_this_field = [error for error in errors if error["loc"][1] == first["loc"][1]]
     path = name
     if len(of_this_field) == 1:
-        path = ".".join(str(part) for part in first["loc"][1:])
+        path = _path(first["loc"][1:])
     if first["type"] == "missing":
         return f"{path} is missing.", name
-    if first["type"] == "unsupported":
+    if first["type"] in ("unsupported", "must_be"):
         return f"{path} {first['msg']}.", name
     return f"{path} must be {_alternatives(of_this_field)}.", name
 
@@ -120,9 +150,20 @@ def _alternatives(errors: Sequence[dict]) -> str:
     return " or ".join(texts)
 
 
-def _unknown_field(name: str) -> str:
-    known = {*CompletionRequest.model_fields, *ChatCompletionRequest.model_fields}
-    close = get_close_matches(name, known, 1)
-    if close:
-        return f"There is no field {name!r}: did you mean {close[0]!r}?"
-    return f"There is no field {name!r}: leave it out."
+def _path(location: Sequence[str | int]) -> str:
+    """Where a field is: "messages.0.content"."""
+    return ".".join(str(part) for part in location)
+
+
+def _fields(request: Request) -> set[str]:
+    """The fields that a request to this address may have."""
+    is_chat = request.url.path.rstrip("/").endswith("/chat/completions")
+    return set((ChatCompletionRequest if is_chat else CompletionRequest).model_fields)
+
+
+def _unknown_field(location: Sequence[str | int], known: set[str]) -> str:
+    path = _path(location)[:LONGEST_QUOTE]
+    close = get_close_matches(path, known, 1)
+    if close and len(location) == 1:  # not for a field within another
+        return f"There is no field {path!r}: did you mean {close[0]!r}?"
+    return f"There is no field {path!r}: leave it out."

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from slm.serving.detokenizer import IncrementalDetokenizer
 from slm.serving.sequence import Token
 from slm.serving.story_output import Piece
 from slm.serving.validation import Prompt, StoryRequest
 from slm.tokenizer.byte_pair import Tokenizer
+from slm.tokenizer.detokenizer import IncrementalDetokenizer
 
 CONTEXT = 256  # tokens before a story's text on which its first characters may depend
 
@@ -23,7 +23,12 @@ class ReadPrompt:
         for token_id in prompt.ids if echo else prompt.ids[-CONTEXT:]:
             self.offsets.append(self.detokenizer.length)
             decoded.append(self.detokenizer.add(token_id))
-        self.text = "".join(decoded) if prompt.text is None else prompt.text
+        if prompt.text is None:
+            decoded.append(self.detokenizer.flush_whole())
+            self.text = "".join(decoded)
+        else:
+            self.detokenizer.flush()
+            self.text = prompt.text
 
     def piece(self, index: int, tokens: Sequence[Token]) -> Piece:
         """The prompt as the first piece of an answer. `tokens` have the log-probabilities of its

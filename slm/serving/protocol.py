@@ -1,7 +1,7 @@
 """OpenAI's protocol: what its completions and chat completions ask and answer, as types.
 See https://platform.openai.com/docs/api-reference."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -11,12 +11,19 @@ from pydantic import (
     StrictBool,
     StrictInt,
     StrictStr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+from slm.settings import SamplingConfig
+
+DEFAULT = SamplingConfig()
 MAX_INT = 2**63 - 1  # what fits 64 bits, as the settings behind these fields have it
-HARMLESS = (None, False, 0, "", [], {}, "none", "auto", {"type": "text"})  # asks for nothing
+# Values that ask for nothing.
+HARMLESS = (None, False, 0, "", [], {}, "none", "auto", ["text"], {"type": "text"})
 
 
 def _refuse_unless_harmless(value: Any) -> Any:
@@ -25,10 +32,30 @@ def _refuse_unless_harmless(value: Any) -> Any:
     return value
 
 
+def _must_be(description: str) -> WrapValidator:
+    """Describe what a field may be, where that is one of several types: the validation's own
+    message would list what is wrong with regard to each of them."""
+
+    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise PydanticCustomError("must_be", f"must be {description}") from None
+
+    return WrapValidator(validate)
+
+
 Int = Annotated[StrictInt, Field(le=MAX_INT)]
 Float = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Unsupported = Annotated[Any, AfterValidator(_refuse_unless_harmless)]
 Ignored = Any  # a field that changes nothing about a story
+ItemT = TypeVar("ItemT")
+ListOf = Annotated[list[ItemT], Field(fail_fast=True)]  # of many wrong items, the first is enough
+Texts = Annotated[StrictStr | ListOf[StrictStr] | None, _must_be("a text or a list of texts")]
+Prompts = Annotated[
+    StrictStr | ListOf[StrictStr] | ListOf[Int] | ListOf[ListOf[Int]] | None,
+    _must_be("a text, a list of token ids, or a list of either"),
+]
 
 
 class ApiRequest(BaseModel):
@@ -41,11 +68,16 @@ class ApiRequest(BaseModel):
     def _null_means_default(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        return {
-            name: value
-            for name, value in values.items()
-            if value is not None or name not in cls.model_fields
-        }
+        given = {}
+        unknown = 0
+        for name, value in values.items():
+            if name not in cls.model_fields:
+                unknown += 1
+                if unknown == 1:  # the first is refused: validating the others would take time
+                    given[name] = value
+            elif value is not None:
+                given[name] = value
+        return given
 
 
 class StreamOptions(ApiRequest):
@@ -59,15 +91,20 @@ class SamplingFields(ApiRequest):
     """How a story is written. Beyond OpenAI's fields: `top_k`, `min_p`, `repetition_penalty`."""
 
     model: StrictStr | None = Field(None, description="see /v1/models; default: the one there is")
-    max_tokens: Int | None = Field(None, ge=0, description="new tokens of a story; default: 400")
-    temperature: Float | None = Field(0.8, ge=0, le=5)
-    top_p: Float | None = Field(1.0, ge=0, le=1)
-    top_k: Int | None = Field(None, ge=1)
-    min_p: Float | None = Field(0.05, ge=0, le=1)
-    repetition_penalty: Float | None = Field(1.0, ge=0.01, le=10)
+    max_tokens: Int | None = Field(
+        None,
+        ge=0,
+        description=f"new tokens of a story; default: {DEFAULT.max_new_tokens}, or fewer where the "
+        "server allows no more",
+    )
+    temperature: Float | None = Field(DEFAULT.temperature, ge=0, le=5)
+    top_p: Float | None = Field(DEFAULT.top_p or 1.0, ge=0, le=1)
+    top_k: Int | None = Field(DEFAULT.top_k, ge=1)
+    min_p: Float | None = Field(DEFAULT.min_p, ge=0, le=1)
+    repetition_penalty: Float | None = Field(DEFAULT.repetition_penalty, ge=0.01, le=10)
     n: Int | None = Field(1, ge=1, description="stories for each prompt")
     seed: Int | None = Field(None, ge=0, lt=2**62)
-    stop: StrictStr | list[StrictStr] | None = Field(None, description="texts to stop before")
+    stop: Texts = Field(None, description="texts to stop before")
     stream: StrictBool | None = False
     stream_options: StreamOptions | None = None
     presence_penalty: Unsupported = None
@@ -79,7 +116,7 @@ class SamplingFields(ApiRequest):
 class CompletionRequest(SamplingFields):
     """A request for stories that begin with a prompt."""
 
-    prompt: StrictStr | list[StrictStr] | list[Int] | list[list[Int]] | None = Field(
+    prompt: Prompts = Field(
         "", description="how a story begins, as text or as token ids; or a list of such"
     )
     best_of: Int | None = Field(None, description="as `n`, or left out")
@@ -95,17 +132,23 @@ class ChatContentPart(BaseModel):
     text: StrictStr
 
 
+MessageContent = Annotated[
+    StrictStr | ListOf[ChatContentPart] | None,
+    _must_be("a text, or a list of parts of type 'text'"),
+]
+
+
 class ChatMessage(BaseModel):
     """A message of a chat. Fields besides these are ignored."""
 
     role: StrictStr
-    content: StrictStr | list[ChatContentPart] | None = None
+    content: MessageContent = None
 
 
 class ChatCompletionRequest(SamplingFields):
     """A request in the form of a chat. The last user message is how the story begins."""
 
-    messages: list[ChatMessage]
+    messages: ListOf[ChatMessage]
     max_completion_tokens: Int | None = Field(None, ge=0, description="newer name of max_tokens")
     logprobs: Unsupported = None
     top_logprobs: Unsupported = None
@@ -115,9 +158,9 @@ class ChatCompletionRequest(SamplingFields):
     function_call: Unsupported = None
     response_format: Unsupported = None
     audio: Unsupported = None
+    modalities: Unsupported = None
     web_search_options: Unsupported = None
     metadata: Ignored = None
-    modalities: Ignored = None
     parallel_tool_calls: Ignored = None
     prediction: Ignored = None
     prompt_cache_key: Ignored = None

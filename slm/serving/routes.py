@@ -11,7 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
 from slm.serving.batching import Batcher
-from slm.serving.errors import RequestError
+from slm.serving.errors import LONGEST_QUOTE, RequestError
 from slm.serving.prompts import read_prompts
 from slm.serving.protocol import (
     ChatCompletion,
@@ -49,7 +49,8 @@ class ServedModel:
     def check_name(self, asked: str | None) -> None:
         """Raise RequestError (404) where another model is asked for."""
         if asked not in (None, self.name):
-            message = f"There is no model {asked!r}: use {self.name!r}."
+            quoted = asked[:LONGEST_QUOTE]
+            message = f"There is no model {quoted!r}: use {self.name!r}."
             raise RequestError(404, message, "model")
 
     def card(self) -> ModelCard:
@@ -94,7 +95,7 @@ def error_responses(*statuses: int) -> dict[int, dict]:
 
 
 EVENT_STREAM = {"text/event-stream": {"schema": {}}}  # each event: the answer's next piece
-REFUSALS = error_responses(400, 401, 404, 408, 413, 429, 500)
+REFUSALS = error_responses(400, 401, 404, 408, 413, 429, 500, 503)
 
 public = APIRouter()
 router = APIRouter(prefix="/v1")

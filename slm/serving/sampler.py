@@ -32,7 +32,7 @@ def token_with_logprobs(token_id: int, logits: Tensor, top: int | None) -> Token
     if top is None:
         return Token(token_id)
     logprobs = logits.float().log_softmax(-1)  # (V,)
-    likeliest = logprobs.topk(top)
+    likeliest = logprobs.topk(min(top, len(logprobs)))
     pairs = zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
     return Token(token_id, logprobs[token_id].item(), tuple(pairs))
 

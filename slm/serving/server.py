@@ -45,10 +45,11 @@ def serve(
 
 
 def server_config(app, limits: ServerLimits) -> uvicorn.Config:
-    """How uvicorn runs the app: warnings alone are logged, and connections have time limits."""
+    """How uvicorn runs the app: warnings alone are logged, and connections have limits."""
     return uvicorn.Config(
         app,
         http=partial(ClientConnection, limits=limits),
+        ws="none",  # a connection that becomes a web socket would have no limits
         timeout_keep_alive=limits.idle_seconds,
         log_level="warning",
     )

@@ -20,9 +20,16 @@ class StopMatcher:
     def held_back(self, text: str) -> int:
         """How many characters at the end of the text may be the beginning of a stop sequence, and
         must not be shown yet."""
-        longest = 0
-        for stop in self._stops:
-            for length in range(longest + 1, len(stop)):
-                if text.endswith(stop[:length]):
-                    longest = length
-        return longest
+        end = text[-self._longest :]
+        return max((_overlap(end, stop) for stop in self._stops), default=0)
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of the text are the beginning of a stop sequence, but not all
+    of it."""
+    start = text.find(stop[0], max(len(text) - len(stop) + 1, 0))
+    while start >= 0:
+        if stop.startswith(text[start:]):
+            return len(text) - start
+        start = text.find(stop[0], start + 1)
+    return 0

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from slm.serving.detokenizer import IncrementalDetokenizer
 from slm.serving.sequence import Token
 from slm.serving.stop_sequences import StopMatcher
+from slm.tokenizer.detokenizer import IncrementalDetokenizer
 
 
 @dataclass(frozen=True)

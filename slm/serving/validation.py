@@ -8,7 +8,6 @@ from slm.serving.protocol import ChatCompletionRequest, CompletionRequest, Sampl
 from slm.settings import SamplingConfig, ServerLimits
 from slm.tokenizer.byte_pair import Tokenizer
 
-DEFAULT_MAX_TOKENS = 400
 MAX_STOPS = 16
 MAX_STOP_LENGTH = 200  # characters
 
@@ -106,7 +105,7 @@ def _sampling(request: SamplingFields) -> SamplingConfig:
 
 def _max_tokens(asked: int | None, limits: ServerLimits) -> int:
     if asked is None:
-        return min(DEFAULT_MAX_TOKENS, limits.tokens)
+        return min(SamplingConfig().max_new_tokens, limits.tokens)
     if asked > limits.tokens:
         message = f"max_tokens must be at most {limits.tokens:,}, not {asked:,}."
         raise RequestError(400, message, "max_tokens")

@@ -107,6 +107,10 @@ class Tokenizer:
         """
         return codecs.iterdecode(self._token_bytes(ids), "utf-8", "replace")
 
+    def joins_next(self, token_id: int) -> bool:
+        """Whether a token is decoded together with those after it, whatever they are: none is."""
+        return False
+
     def pieces(self, ids: Iterable[int]) -> list[str]:
         r"""One string per token, to be shown: bytes of half a character appear as `\xe2`."""
         return [token.decode("utf-8", "backslashreplace") for token in self._token_bytes(ids)]

@@ -10,11 +10,11 @@ import numpy as np
 import tokenizers
 
 from slm.tokenizer.byte_pair import unicode_to_bytes
+from slm.tokenizer.detokenizer import REPLACEMENT_CHARACTER, IncrementalDetokenizer
 from slm.utils.files import expand_home, write
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 MAX_BYTES = 200_000_000  # of tokenizer.json: the largest known ones have a fifth of it
-INCOMPLETE = "\ufffd"  # what the bytes of half a character are decoded to
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")  # as SentencePiece writes a single byte
 
 
@@ -88,25 +88,22 @@ class PretrainedTokenizer:
         Where a token's text depends on the one before it (a space between two words, none before
         the first), the ids `before`, as of a prompt, decide how the first of `ids` begins.
         """
-        context = list(before)  # ids whose text is complete
-        new: list[int] = []  # ids after them, whose text was not yielded yet
+        detokenizer = IncrementalDetokenizer(self, before)
         for i in ids:
-            new.append(int(i))
-            if self._may_be_part_of_a_character(new[-1]):
-                continue
-            text = self._continuation(context, new)
-            if text and not text.endswith(INCOMPLETE):
-                yield text
-                # The last piece is context enough: so each step takes the same time.
-                context, new = new, []
-        if new:
-            yield self._continuation(context, new)
+            piece = detokenizer.add(int(i))
+            if piece:
+                yield piece
+        rest = detokenizer.flush()
+        if rest:
+            yield rest
 
-    def _may_be_part_of_a_character(self, i: int) -> bool:
-        """Whether a token is one byte, or none at all: bytes are read together until none follows,
-        and all of them count as broken where one is.
+    def joins_next(self, token_id: int) -> bool:
+        """Whether a token is decoded together with those after it, whatever they are.
+
+        Bytes are read together until none follows, and all of them count as broken where one is. A
+        row of the table without a token changes nothing about that.
         """
-        name = self._inner.id_to_token(i)
+        name = self._inner.id_to_token(token_id)
         return name is None or _BYTE_TOKEN.fullmatch(name) is not None
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
@@ -117,7 +114,7 @@ class PretrainedTokenizer:
 
     def _piece(self, i: int) -> str:
         text = self._continuation(self._word, [i])
-        if INCOMPLETE not in text:
+        if REPLACEMENT_CHARACTER not in text:
             return text
         name = self._inner.id_to_token(i)
         byte = _BYTE_TOKEN.fullmatch(name)
@@ -192,13 +189,14 @@ def _parse(content: bytes, folder: Path) -> tokenizers.Tokenizer:
 
 def _check_vocabulary(tokenizer: tokenizers.Tokenizer, vocab_size: object) -> None:
     """Raise ValueError where a text may have a token that is no row of the model's table. Only a
-    special one, as "[PAD]", may lie beyond: no text has it.
+    special one, as "[PAD]", may lie beyond: no text has it, unless it stands for unknown text.
     """
     if not isinstance(vocab_size, int):
         raise ValueError(f"its vocab_size is {vocab_size!r}, which is no whole number")
     special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    unknown = getattr(tokenizer.model, "unk_token", None)
     for name, i in tokenizer.get_vocab().items():
-        if i >= vocab_size and i not in special:
+        if i >= vocab_size and (i not in special or name == unknown):
             rows = f"the model has {vocab_size:,} tokens"
             raise ValueError(f"its tokenizer's token {name!r} has the id {i:,}, and {rows}")
 

@@ -8,15 +8,16 @@ import pytest
 import safetensors.torch
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
-from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, pipeline
 
 import slm
 from slm.analysis.report_measurements import sample_stories
 from slm.checkpoint import hub as hub_models
 from slm.checkpoint.hub import fetch_model
+from slm.checkpoint.llama_format import from_llama_config
 from slm.finetuning.replay import ReplayBatches
 from slm.generation.decoder import IncrementalDecoder
-from slm.generation.text_generation import generate_ids
+from slm.generation.text_generation import before_end, generate_ids
 from slm.settings import FineTuneConfig
 from slm.stories.practice import practice_stories
 from tests.pretrained import TOKENIZERS, edit_json, llama2_tokenizer, llama3_tokenizer, publish
@@ -55,6 +56,35 @@ def same_logits(folder, length=100):
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_logits_are_those_of_transformers(name, tmp_path):
     same_logits(publish(tmp_path, TOKENIZERS[name]()))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        dict(hidden_size=48, num_attention_heads=4),  # heads of 12
+        dict(hidden_size=12, num_attention_heads=6, num_key_value_heads=3),  # of 2
+        dict(num_attention_heads=1, num_key_value_heads=1),
+        dict(num_key_value_heads=1),  # one head of keys and values for all
+        dict(num_key_value_heads=4),
+        dict(vocab_size=704),  # rows without a token
+        dict(rms_norm_eps=1e-2, tie_word_embeddings=True),
+    ],
+    ids=str,
+)
+def test_logits_are_those_of_transformers_in_whatever_shape(shape, tmp_path):
+    same_logits(publish(tmp_path, llama3_tokenizer(), **shape))
+
+
+@pytest.mark.parametrize("numbers", [torch.bfloat16, torch.float16, torch.float64])
+def test_weights_of_all_kinds_of_numbers_load_as_transformers_loads_them(numbers, folder):
+    weights = AutoModelForCausalLM.from_pretrained(folder, dtype=numbers)
+    weights.save_pretrained(folder)
+    same_logits(folder)
+
+
+def test_whatever_the_library_writes_about_a_plain_llama_is_known():
+    content = json.loads(LlamaConfig().to_json_string(use_diff=False))
+    assert from_llama_config(content).d_model == content["hidden_size"]
 
 
 @pytest.mark.parametrize("prompt", ["Once upon a time", "The end.", ""])
@@ -128,6 +158,33 @@ def test_the_server_writes_the_same_stories_with_their_spaces_and_ends(tmp_path)
     assert choice["text"] == slm.generate(model, tokenizer, "Once upon a time", **settings)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_however_wild_a_story_the_servers_text_is_what_transformers_decodes(name, stream, tmp_path):
+    pytest.importorskip("fastapi")
+    from fastapi.testclient import TestClient
+
+    from slm.serving.api import create_app
+
+    folder = publish(tmp_path, TOKENIZERS[name]())
+    model, tokenizer = slm.load_model(folder)
+    sampling = slm.SamplingConfig(temperature=5, min_p=0, seed=0, max_new_tokens=60)
+    prompt = tokenizer.encode("Once upon a time")
+    steps = generate_ids(
+        IncrementalDecoder(model), [[tokenizer.bos_id, *prompt]], sampling, tokenizer.end_ids
+    )
+    ids = list(before_end((new_id for [new_id] in steps), tokenizer.eot_id))
+    expected = AutoTokenizer.from_pretrained(folder).decode([*prompt, *ids])
+    assert "\ufffd" in expected  # it is full of broken characters
+    asked = {"temperature": 5, "min_p": 0, "seed": 0, "max_tokens": 60, "echo": True}
+    with TestClient(create_app(model, tokenizer)) as client:
+        for given in ("Once upon a time", prompt):
+            body = asked | {"prompt": given, "stream": stream}
+            answer = client.post("/v1/completions", json=body)
+            parts = [answer.text] if not stream else answer.text.split("data: ")[1:-1]
+            assert "".join(json.loads(part)["choices"][0]["text"] for part in parts) == expected
+
+
 @pytest.mark.parametrize("written_by", [4, 5])
 @pytest.mark.parametrize(
     "rope",
@@ -194,6 +251,8 @@ def test_two_that_contradict_each_other_are_refused(folder):
     [
         ("quantization_config", {"quant_method": "bitsandbytes"}),
         ("sliding_window", 64),
+        ("use_sliding_window", True),
+        ("layer_types", ["full_attention", "sliding_attention"]),
         ("attention_bias", True),
         ("mlp_bias", True),
         ("hidden_act", "gelu"),
@@ -227,6 +286,10 @@ def test_settings_that_say_nothing_new_change_nothing(folder):
         "is_llama_config": True,
         "transformers.js_config": {"dtype": "q4"},
         "sliding_window": None,
+        "use_sliding_window": False,
+        "max_window_layers": 2,
+        "layer_types": ["full_attention", "full_attention"],
+        "torch_dtype": "float8_e4m3fn",
         "something_new": None,
         "hidden_act": ...,
         "attention_bias": ...,

@@ -53,7 +53,7 @@ def test_an_unknown_command_is_refused_and_the_likely_one_named(capsys):
         ("generate --model model --n 0", "n must be"),
         ("finetune nowhere.txt --model model --folder x", "there is no file"),
         ("quantize model x --group-size 5", "5"),
-        ("export model x.bin", "Give a .gguf or .onnx"),
+        ("export model x.bin", "Give a .gguf, .onnx or .html file"),
         ("evaluate nowhere --stories mine.txt", "There is no model at nowhere"),
         ("evaluate model --stories nowhere.txt", "there is no file"),
         ("train --stories nowhere.txt", "there is no file"),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 import slm
 from slm.export.gguf import export_gguf
@@ -112,3 +112,39 @@ def test_one_that_puts_spaces_as_metaspace_does_is_refused(tmp_path):
     folder = publish(tmp_path, TOKENIZERS["llama-2 with Metaspace"]())
     with pytest.raises(ValueError, match="splits text in another way"):
         export_gguf(folder, tmp_path / "model.gguf")
+
+
+ADDED_TEXTS = ["a dragon b", "a  dragon  b", "dragonfly", "xdragony", " dragon", "dragon", "<a>"]
+
+
+@pytest.mark.parametrize(
+    ("name", "rules"),
+    [("smollm", {}), ("llama-3", {}), ("llama-2", dict(normalized=False))],
+    ids=str,
+)
+def test_tokens_that_were_added_are_found_in_the_same_places(name, rules, tmp_path):
+    theirs = TOKENIZERS[name]()
+    theirs.add_tokens([AddedToken("dragon", special=False, **rules)])
+    folder = publish(tmp_path, theirs)
+    _, tokenizer = slm.load_model(folder)
+    llama = llama_cpp(export_gguf(folder, tmp_path / "model.gguf", "f32"), vocab_only=True)
+    for text in ADDED_TEXTS:
+        ids = llama.tokenize(text.encode(), add_bos=True, special=False)
+        assert ids == [tokenizer.bos_id, *tokenizer.encode(text)]
+
+
+@pytest.mark.parametrize(
+    ("name", "rules"),
+    [
+        ("smollm", dict(lstrip=True)),
+        ("smollm", dict(rstrip=True)),
+        ("llama-3", dict(single_word=True)),
+        ("llama-2", {}),  # it is looked for in a text whose spaces have been replaced
+    ],
+    ids=str,
+)
+def test_tokens_that_llama_cpp_would_find_elsewhere_are_refused(name, rules, tmp_path):
+    theirs = TOKENIZERS[name]()
+    theirs.add_tokens([AddedToken("dragon", special=False, **rules)])
+    with pytest.raises(ValueError, match="added token 'dragon'"):
+        export_gguf(publish(tmp_path, theirs), tmp_path / "model.gguf")

@@ -201,9 +201,9 @@ def test_zoom_leaves_the_first_tenth_out():
     assert not any("guessing" in text.get_text() for text in axes.texts)
 
 
-def test_rounding_counts_levels():
+def test_rounding_counts_different_values():
     figure = plots.rounding([0.1, 0.2, 0.3], {"8 bits": [0.1, 0.1, 0.3]})
-    assert {"3 levels", "2 levels"} <= set(written(figure))
+    assert {"3 values", "2 values"} <= set(written(figure))
 
 
 def test_tokens_have_a_tile_each_and_are_counted():

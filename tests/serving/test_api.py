@@ -24,7 +24,8 @@ from fastapi.testclient import TestClient  # noqa: E402
 
 from slm.serving.api import create_app  # noqa: E402
 from slm.serving.protocol import ChatCompletionRequest, CompletionRequest  # noqa: E402
-from slm.settings import ServerLimits  # noqa: E402
+from slm.serving.validation import validate_completion  # noqa: E402
+from slm.settings import SamplingConfig, ServerLimits  # noqa: E402
 
 PROMPT = "Once upon a"
 
@@ -268,9 +269,18 @@ def test_a_chat_streams(client):
     [
         ({"messages": []}, "the role 'user'"),
         ({"messages": [{"role": "system", "content": "a"}]}, "the role 'user'"),
-        ({"messages": "hello"}, "messages must be"),
+        ({"messages": "hello"}, "messages must be a valid list."),
         ({"messages": None}, "messages is missing"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
+        ({"messages": [{"content": "a"}]}, "messages.0.role is missing."),
+        *(
+            (
+                {"messages": [{"role": "user", "content": content}]},
+                "messages.0.content must be a text, or a list of parts of type 'text'.",
+            )
+            for content in (5, ["a"], [{"type": "image_url"}], [{"type": "text"}], {"a": "b"})
+        ),
+        ({"modalities": ["text", "audio"]}, "modalities is not supported: leave it out."),
+        ({"echo": True}, "There is no field 'echo': leave it out."),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "surrogate"),
         ({"tools": [{"type": "function"}]}, "tools is not supported: leave it out."),
         ({"response_format": {"type": "json_object"}}, "response_format is not supported"),
@@ -481,6 +491,12 @@ def test_enormous_numbers_get_an_answer_and_never_500_in_a_chat(client, field):
         assert answer.status_code in (200, 400, 404), body[:80]
 
 
+def test_what_a_request_leaves_out_is_as_in_the_package(tokenizer):
+    asked = validate_completion(CompletionRequest(), tokenizer, ServerLimits())
+    assert asked.sampling == SamplingConfig()
+    assert asked.max_tokens == SamplingConfig().max_new_tokens
+
+
 def test_what_the_request_allows_the_settings_allow_too(client):
     """The edges of each field's range, all at once and each alone."""
     edges = {
@@ -503,6 +519,36 @@ def test_an_unknown_field_is_named_with_the_one_that_may_be_meant(client):
     assert ask(client, temprature=1).json()["error"]["message"] == (
         "There is no field 'temprature': did you mean 'temperature'?"
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"max_completion_tokens": 5}, "no field 'max_completion_tokens': did you mean 'max_tok"),
+        ({"messages": []}, "There is no field 'messages': leave it out."),
+        ({"stream_options": {"x": 1}}, "There is no field 'stream_options.x': leave it out."),
+        ({"a" * 1000: 1}, f"There is no field '{'a' * 100}': leave it out."),
+        ({"model": "a" * 1000}, f"There is no model '{'a' * 100}': use 'stories'."),
+        ({"prompt": ["a", [1]]}, "prompt must be a text, a list of token ids, or a list of either"),
+        ({"prompt": [1.0]}, "prompt must be a text, a list of token ids, or a list of either."),
+        ({"stop": [None]}, "stop must be a text or a list of texts."),
+        ({"stop": 5}, "stop must be a text or a list of texts."),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_refusal_says_what_would_do(client, asked, said):
+    answer = ask(client, **asked)
+    assert answer.status_code in (400, 404)
+    assert said in answer.json()["error"]["message"]
+
+
+def test_a_body_in_another_encoding_gets_a_sentence(client):
+    body = '{"prompt": "é"}'.encode("latin-1")
+    answer = client.post(
+        "/v1/completions", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].endswith("send JSON in UTF-8.")
 
 
 @pytest.mark.parametrize("field", ["suffix", "presence_penalty", "frequency_penalty", "logit_bias"])

@@ -3,15 +3,17 @@ import json
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 uvicorn = pytest.importorskip("uvicorn")
+httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi_offline")
 
 from slm.serving.api import create_app  # noqa: E402
+from slm.serving.connections import SECONDS_OF_SILENCE  # noqa: E402
 from slm.serving.server import listen, serve, served_name, server_config  # noqa: E402
 from slm.settings import ServerLimits  # noqa: E402
 
@@ -94,6 +96,80 @@ def test_what_is_no_http_gets_a_sentence(random_model, tokenizer):
         assert json.loads(answer.split(b"\r\n\r\n")[1])["error"]["message"].endswith(".")
 
 
+HEALTH = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def test_a_new_connection_takes_the_place_of_the_one_silent_for_longest(random_model, tokenizer):
+    limits = ServerLimits(connections=3, header_seconds=60, idle_seconds=60)
+    with running(random_model(), tokenizer, limits) as (port, _), ExitStack() as stack:
+
+        def connect():
+            return stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+
+        asked_before = connect()
+        never_asked = connect()
+        begun = connect()
+        begun.sendall(b"GET /hea")
+        time.sleep(0.2)
+        asked_before.sendall(HEALTH)
+        assert b"200 OK" in asked_before.recv(10_000)
+        time.sleep(SECONDS_OF_SILENCE + 0.2)
+        newcomer = connect()
+        newcomer.sendall(HEALTH)
+        assert b"200 OK" in newcomer.recv(10_000)
+        assert never_asked.recv(10_000) == b""
+        begun.sendall(b"lth HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b"200 OK" in begun.recv(10_000)
+
+
+def test_where_all_connections_are_at_work_a_new_one_is_answered_503(
+    random_model, tokenizer, monkeypatch
+):
+    openai = pytest.importorskip("openai")
+    monkeypatch.setattr(tokenizer, "eot_id", -1)  # stories never end by themselves
+    limits = ServerLimits(connections=2, tokens=10**7)
+    body = json.dumps({"max_tokens": 10**6}).encode()
+    head = "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    with running(random_model(), tokenizer, limits) as (port, app):
+        with ExitStack() as stack:
+            for count in (1, 2):
+                working = socket.create_connection(("127.0.0.1", port), timeout=30)
+                stack.enter_context(working).sendall(request)
+                wait_for(lambda count=count: app.state.batcher.busy == count)
+            time.sleep(SECONDS_OF_SILENCE + 0.2)  # they wait for their stories, and are not silent
+            with pytest.raises(openai.InternalServerError) as caught:
+                client = openai.OpenAI(
+                    base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0
+                )
+                client.completions.create(model="stories", prompt="a")
+            assert caught.value.status_code == 503
+            assert caught.value.type == "server_error"
+            assert caught.value.response.headers["retry-after"] == "1"
+            assert "try again" in caught.value.message
+        wait_for(lambda: app.state.batcher.busy == 0)
+        answer = httpx.get(f"http://127.0.0.1:{port}/health", timeout=30)
+        assert answer.status_code == 200
+
+
+def test_no_more_connections_stay_open_than_may_be_however_many_come(random_model, tokenizer):
+    limits = ServerLimits(connections=10, header_seconds=60)
+    with running(random_model(), tokenizer, limits) as (port, _), ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+        time.sleep(SECONDS_OF_SILENCE + 0.2)
+        for _ in range(20):
+            answer = httpx.get(f"http://127.0.0.1:{port}/health", timeout=30)
+            assert answer.status_code == 200
+
+
+def wait_for(done):
+    end = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.01)
+
+
 def test_a_client_that_never_reads_is_paused_and_then_given_up(
     random_model, tokenizer, monkeypatch
 ):
@@ -122,8 +198,6 @@ def test_a_client_that_never_reads_is_paused_and_then_given_up(
 
 
 def test_a_slow_reader_gets_the_whole_story(random_model, tokenizer):
-    import httpx
-
     asked = {"prompt": "Once", "max_tokens": 300, "seed": 1, "temperature": 2, "min_p": 0, "n": 3}
     limits = ServerLimits(unread=4)  # so that every story pauses again and again
     with running(random_model(), tokenizer, limits) as (port, _):
@@ -142,8 +216,6 @@ def test_a_slow_reader_gets_the_whole_story(random_model, tokenizer):
 
 def test_a_small_request_is_served_beside_a_large_one(random_model, tokenizer, monkeypatch):
     """The large one alone would hold all rows for a minute and more."""
-    import httpx
-
     monkeypatch.setattr(tokenizer, "eot_id", -1)
     limits = ServerLimits(stories=8, waiting=8, tokens=10**7)
 
@@ -164,6 +236,22 @@ def test_a_small_request_is_served_beside_a_large_one(random_model, tokenizer, m
     assert small.status_code == 200
     assert [c["finish_reason"] for c in small.json()["choices"]] == ["length"] * 3
     assert busy >= 8  # the large one still goes on
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_unexpected_error_is_logged_once(
+    random_model, tokenizer, monkeypatch, caplog, capfd, stream
+):
+    def fail(*given):
+        raise KeyError
+
+    monkeypatch.setattr("slm.serving.batching.sample", fail)
+    with running(random_model(), tokenizer, ServerLimits()) as (port, _):
+        url = f"http://127.0.0.1:{port}/v1/completions"
+        answer = httpx.post(url, json={"stream": stream}, timeout=30)
+    assert "An unexpected error happened" in answer.text
+    assert caplog.text.count("Traceback") == 1
+    assert "Traceback" not in capfd.readouterr().err  # uvicorn has handlers of its own
 
 
 def test_a_busy_port_is_said_before_anything_else(random_model, tokenizer, capsys):

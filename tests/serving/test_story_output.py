@@ -1,9 +1,11 @@
+import random
+
 import pytest
 
-from slm.serving.detokenizer import IncrementalDetokenizer
 from slm.serving.sequence import Token
 from slm.serving.stop_sequences import StopMatcher
 from slm.serving.story_output import StoryOutput
+from slm.tokenizer.detokenizer import IncrementalDetokenizer
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,16 @@ def test_the_first_stop_sequence_is_found_however_the_text_comes(stops, text, fo
 )
 def test_what_may_begin_a_stop_sequence_is_held_back(stops, text, held):
     assert StopMatcher(stops).held_back(text) == held
+
+
+def test_the_longest_beginning_of_any_stop_sequence_is_held_back():
+    generator = random.Random(0)
+    for _ in range(2000):
+        stops = ["".join(generator.choices("ab", k=generator.randint(1, 6))) for _ in range(2)]
+        text = "".join(generator.choices("abc", k=generator.randint(0, 12)))
+        beginnings = [stop[:length] for stop in stops for length in range(len(stop))]
+        longest = max((len(part) for part in beginnings if text.endswith(part)), default=0)
+        assert StopMatcher(stops).held_back(text) == longest
 
 
 def output(tokenizer, stops=(), **more):

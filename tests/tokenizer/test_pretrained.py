@@ -154,6 +154,16 @@ def test_any_other_token_beyond_it_is_refused(sentencepiece):
         PretrainedTokenizer(sentencepiece)
 
 
+def test_the_token_for_unknown_text_may_not_lie_beyond_it_either(sentencepiece):
+    def change(inner):
+        inner.add_special_tokens([AddedToken("[UNK]", special=True)])
+        inner.model.unk_token = "[UNK]"
+
+    change_tokenizer(sentencepiece, change)
+    with pytest.raises(ValueError, match=r"'\[UNK\]' has the id 659"):
+        PretrainedTokenizer(sentencepiece)
+
+
 def test_the_digest_tells_the_ends_apart_that_decide_the_ids_of_stories(sentencepiece):
     before = PretrainedTokenizer(sentencepiece).digest
     edit_json(sentencepiece / "config.json", eos_token_id=0)

@@ -1,9 +1,12 @@
 import json
+import random
 
 import pytest
+from transformers import AutoTokenizer
 
-from slm.serving.detokenizer import IncrementalDetokenizer
+from slm.tokenizer.detokenizer import MAX_PENDING, IncrementalDetokenizer
 from slm.tokenizer.pretrained import PretrainedTokenizer
+from tests.pretrained import TOKENIZERS, publish
 
 TEXTS = [
     "Once upon a time there was a cat.",
@@ -90,11 +93,78 @@ def test_half_a_character_at_the_end_is_shown_as_such(tokenizer):
     assert "\ufffd" in pieces[-1]
 
 
-def test_bytes_that_never_make_a_character_are_not_held_back_for_ever(tokenizer):
-    [broken] = [i for i in range(256) if tokenizer.pieces([i]) == [r"\x80"]]
-    _, pieces = decoded(tokenizer, [broken] * 30)
-    assert pieces.count("") < 29
-    assert set("".join(pieces)) == {"\ufffd"}
+@pytest.fixture(scope="module", params=TOKENIZERS)
+def published(request, tmp_path_factory):
+    """Tokenizers as Llama 2's, Llama 3's and SmolLM's: ours and transformers' of the same files."""
+    folder = publish(tmp_path_factory.mktemp("model"), TOKENIZERS[request.param]())
+    return PretrainedTokenizer(folder), AutoTokenizer.from_pretrained(folder)
+
+
+def random_ids(tokenizer, generator, count=30):
+    """Mostly the bytes of characters beyond ASCII, whole and broken; and tokens of all kinds."""
+    pieces = tokenizer.pieces(range(tokenizer.vocab_size))
+    broken = [i for i, piece in enumerate(pieces) if piece.startswith("\\x")]
+    whole = tokenizer.encode("日本語 😀 é")
+    ids = []
+    while len(ids) < count:
+        ids += generator.choice(
+            [generator.choices(broken, k=3), [generator.randrange(len(pieces))], whole]
+        )
+    return ids[:count]
+
+
+def test_whatever_is_drawn_pieces_join_to_what_transformers_decodes(published):
+    ours, theirs = published
+    generator = random.Random(0)
+    for _ in range(100):
+        ids = random_ids(ours, generator)
+        _, pieces = decoded(ours, ids)
+        assert "".join(pieces) == theirs.decode(ids)
+        assert "".join(ours.decode_stream(ids)) == theirs.decode(ids)
+
+
+def test_after_a_prompt_of_whole_characters_pieces_go_on_as_transformers_does(published):
+    ours, theirs = published
+    generator = random.Random(1)
+    for _ in range(100):
+        prompt = [*random_ids(ours, generator), *ours.encode("a cat")]
+        ids = random_ids(ours, generator)
+        detokenizer = IncrementalDetokenizer(ours)
+        before = [detokenizer.add(token_id) for token_id in prompt]
+        before.append(detokenizer.flush_whole())
+        assert "".join(before) == theirs.decode(prompt)
+        story = [detokenizer.add(token_id) for token_id in ids]
+        story.append(detokenizer.flush())
+        assert "".join([*before, *story]) == theirs.decode([*prompt, *ids])
+
+
+def test_a_prompt_may_end_inside_a_character_which_the_story_completes(published):
+    ours, _ = published
+    ids = ours.encode("a 日")
+    detokenizer = IncrementalDetokenizer(ours)
+    before = "".join(detokenizer.add(token_id) for token_id in ids[:-1]) + detokenizer.flush_whole()
+    assert before == "a "[: len(before)]
+    assert before + detokenizer.add(ids[-1]) + detokenizer.flush() == "a 日"
+
+
+def test_long_runs_of_broken_bytes_are_decoded_as_a_whole_but_not_held_back_for_ever(tokenizer):
+    pieces = tokenizer.pieces(range(tokenizer.vocab_size))
+    broken = [i for i, piece in enumerate(pieces) if piece.startswith("\\x")]
+    generator = random.Random(2)
+    for _ in range(100):
+        ids = generator.choices(broken, k=60)
+        _, given = decoded(tokenizer, ids)
+        assert "".join(given) == tokenizer.decode(ids)
+        silent = "".join("." if piece else " " for piece in given)
+        assert " " * (MAX_PENDING + 1) not in silent
+
+
+def test_a_character_is_whole_that_begins_where_many_broken_bytes_end(tokenizer):
+    pieces = tokenizer.pieces(range(tokenizer.vocab_size))
+    lone = pieces.index(r"\x80")
+    for count in range(1, 3 * MAX_PENDING):
+        _, given = decoded(tokenizer, [lone] * count + tokenizer.encode("😊"))
+        assert "".join(given) == "\ufffd" * count + "😊"
 
 
 def test_a_token_inside_a_character_begins_where_the_character_does(tokenizer):

@@ -1,0 +1,56 @@
+"""The page: `python -m slm app` opens it. Streamlit runs this file anew, from top to bottom,
+whenever something on the page is touched."""
+
+import streamlit as st
+
+from slm.page.desk import Desk, this_desk, workshop
+from slm.page.dials import dials
+from slm.page.models import BUNDLED, choose_model
+from slm.page.pair_tab import pair_tab
+from slm.page.tune_tab import REDRAW_SECONDS, progress_sentence, tune_tab
+from slm.page.tuning_job import TuningJob
+from slm.page.write_tab import IDEAS, write_tab
+
+# Streamlit leaves much room above a page, which a phone has not.
+STYLE = """<style>
+.stMainBlockContainer { padding: 3.25rem 1rem 3rem; }
+</style>"""
+
+
+def main() -> None:
+    """The whole page."""
+    st.set_page_config("Stories", "📖", layout="centered")
+    st.html(STYLE)
+    desk = this_desk()
+    _restore(desk)
+    st.markdown("##### A small language model tells stories")
+    with st.sidebar:
+        writer = choose_model()
+        dials("one")
+    job = workshop().job
+    if workshop().is_busy:
+        st.fragment(_draw_tuning, run_every=REDRAW_SECONDS)(job)
+    write, pair, tune = st.tabs(["Write", "Two stories", "Make it yours"])
+    with write:
+        write_tab(writer, desk)
+    with pair:
+        pair_tab(writer, desk)
+    with tune:
+        tune_tab(writer, workshop())
+
+
+def _restore(desk: Desk) -> None:
+    """Fill in what a page that was reloaded has forgotten."""
+    state = st.session_state
+    state.setdefault("prompt", desk.story.prompt if desk.story else IDEAS[0])
+    state.setdefault("prompt-two", desk.pair.prompt if desk.pair else IDEAS[0])
+    state.setdefault("model", desk.story.writer_name if desk.story else BUNDLED)
+
+
+def _draw_tuning(job: TuningJob) -> None:
+    """A line above all tabs while a model is fine-tuned."""
+    st.caption(progress_sentence(job))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""The third tab: fine-tuning on one's own stories."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from slm.page.desk import Workshop
+from slm.page.models import RUNS, Writer
+from slm.page.tuning_job import TuningJob
+from slm.stories.files import KINDS, parse_stories, read_stories
+from slm.utils.folder_marker import FINE_TUNED, folder_kind
+
+REDRAW_SECONDS = 1.0
+
+
+def tune_tab(writer: Writer, workshop: Workshop) -> None:
+    """Fine-tune the chosen model on stories that are pasted or uploaded."""
+    is_busy = workshop.is_busy
+    st.write("Give it stories of your own: two or more, better ten. They stay on this computer.")
+    texts = _own_texts(is_busy)
+    name = st.text_input("Name of the new model", "mine", key="name", max_chars=40).strip()
+    if is_busy:
+        st.fragment(_draw_progress, run_every=REDRAW_SECONDS)(workshop.job)
+        return
+    arguments = (writer, workshop, texts, name)
+    st.button("Teach it", type="primary", key="teach", on_click=_ask_or_begin, args=arguments)
+    if st.session_state.get("asked") == name:
+        _ask(name, arguments)
+    if st.session_state.get("refused"):
+        st.error(st.session_state["refused"])
+    elif workshop.job is not None:
+        _draw_result(workshop.job)
+
+
+def _own_texts(is_busy: bool) -> list[str]:
+    """Let stories be given; their texts. What was read of each file is said below it."""
+    pasted = st.text_area("Paste them, with two blank lines between stories", key="pasted")
+    kinds = [kind.removeprefix(".") for kind in KINDS]
+    files = st.file_uploader("or bring files", kinds, accept_multiple_files=True, key="files")
+    texts = [text for text in pasted.replace("\r", "").split("\n\n\n") if text.strip()]
+    names_before = []
+    for file in files or []:
+        names_before.append(file.name)
+        again = names_before.count(file.name)
+        name = file.name if again == 1 else f"{file.name} (number {again} of this name)"
+        try:
+            stories = _parse(file.name, file.getvalue())
+        except ValueError as error:
+            st.error(str(error).replace(file.name, name))
+            continue
+        st.caption(f"{name}: {_count(stories)}")
+        texts += stories
+    if st.checkbox("or take the tales of a lighthouse robot, to try it", key="tales"):
+        texts += read_stories("lighthouse")
+    return texts
+
+
+@st.cache_data(max_entries=50, show_spinner=False)
+def _parse(name: str, content: bytes) -> list[str]:
+    """The stories of an uploaded file. Raises ValueError, naming the file."""
+    return parse_stories(name, content)
+
+
+def _count(stories: list[str]) -> str:
+    count = len([story for story in stories if story.strip()])
+    return f"{count:,} {'story' if count == 1 else 'stories'}"
+
+
+def _ask_or_begin(writer: Writer, workshop: Workshop, texts: list[str], name: str) -> None:
+    """Begin, unless the name is no name, or is there already: then ask."""
+    state = st.session_state
+    state["asked"] = None
+    state["refused"] = ""
+    folder = RUNS / name
+    if not name.replace("-", "").replace("_", "").isalnum():
+        state["refused"] = "Give it a name of letters, digits, - and _."
+    elif folder_kind(folder) not in (None, FINE_TUNED):
+        kind = folder_kind(folder)
+        state["refused"] = f"{folder.as_posix()} holds a {kind}: take another name."
+    elif folder.exists():
+        state["asked"] = name
+    else:
+        _begin(writer, workshop, texts, name)
+
+
+def _begin(writer: Writer, workshop: Workshop, texts: list[str], name: str) -> None:
+    """Begin to fine-tune."""
+    st.session_state["asked"] = None
+    if not workshop.start(TuningJob(writer, texts, RUNS / name)):
+        st.session_state["refused"] = "Another page is fine-tuning a model: wait for it."
+
+
+def _ask(name: str, arguments: tuple) -> None:
+    """Ask whether a model that is there may be replaced."""
+    st.warning(f"There is a model {(RUNS / name).as_posix()} already. Replace it?")
+    row = st.container(horizontal=True)
+    row.button("Replace it", key="replace", on_click=_begin, args=arguments)
+    row.button("Leave it", key="leave", on_click=_forget_question)
+
+
+def _forget_question() -> None:
+    st.session_state["asked"] = None
+
+
+def _draw_progress(job: TuningJob) -> None:
+    """How far it is, drawn again every second; and a button to stop."""
+    if not job.is_running:
+        st.rerun()
+    share = job.progress.share if job.progress else 0.0
+    st.progress(share, progress_sentence(job))
+    st.button("Stop", key="stop-tuning", on_click=job.stop, disabled=job.is_stopping)
+    if job.is_practice:
+        _say_practice()
+
+
+def progress_sentence(job: TuningJob) -> str:
+    """Where fine-tuning is, in a line."""
+    name = job.folder.as_posix()
+    if job.is_stopping:
+        return f"{name}: stopping, and saving the best so far ..."
+    progress = job.progress
+    if progress is None:
+        return f"{name}: getting ready ..."
+    if progress.share >= 1:
+        return f"{name}: measuring and saving ..."
+    parts = [f"{name}: reading your stories, round {len(progress.scores) + 1}"]
+    if progress.scores:
+        parts.append(f"loss on the ones held out {progress.scores[-1]:.2f} (less is better)")
+    if progress.seconds_left is not None:
+        parts.append(f"at most {duration(progress.seconds_left)} left")
+    return " · ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """A time in words, roughly."""
+    if seconds < 90:
+        return "a minute"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} minutes"
+    return f"{round(minutes / 60)} hours"
+
+
+def _say_practice() -> None:
+    st.warning(
+        "TinyStories could not be fetched: simple stories made up for practice stand in for them. "
+        "They keep the model from forgetting what it knew."
+    )
+
+
+def _draw_result(job: TuningJob) -> None:
+    """What came of it."""
+    folder = job.folder
+    if job.error:
+        st.error(job.error)
+        return
+    if job.was_cancelled:
+        st.info("Stopped in the first round: there was nothing to save yet.")
+        return
+    before = job.result.before["yours"].bits_per_byte
+    after = job.result.after["yours"].bits_per_byte
+    change = f"from {before:.2f} to {after:.2f} bits per byte on the stories held out"
+    if after < before:
+        st.success(f"It has learnt: {change} (less is better). It is in {folder.as_posix()}.")
+    else:
+        st.info("No round was better on the stories held out: the model is as it was.")
+    if job.is_practice:
+        _say_practice()
+    if job.result.folder is None:
+        st.error(f"It could not be saved in {folder.as_posix()}; the terminal says why.")
+        return
+    st.button("Write with it", key="use", on_click=_use, args=(folder,))
+    _draw_samples(job.result.samples[:2])
+
+
+def _draw_samples(samples: list[tuple[str, str]]) -> None:
+    """Stories before and after, side by side."""
+    for sample in samples:
+        for title, story, column in zip(("before", "after"), sample, st.columns(2)):
+            column.caption(title)
+            column.text(story)
+
+
+def _use(folder: Path) -> None:
+    """Choose the new model on the page."""
+    st.session_state["model"] = folder.as_posix()

@@ -1,0 +1,256 @@
+from pathlib import Path
+
+import pytest
+
+import slm
+
+pytest.importorskip("streamlit")
+
+from streamlit.testing.v1 import AppTest
+
+from slm.page import tuning_job
+from slm.page.desk import Desk, _desks, workshop
+from slm.stories.cleaning import Cleaning, Stories
+from slm.stories.files import read_stories
+from slm.stories.practice import practice_stories
+
+pytestmark = pytest.mark.filterwarnings("ignore:Glyph")  # a random model writes strange signs
+APP = Path(slm.__file__).parent / "page" / "app.py"
+
+
+@pytest.fixture
+def desk():
+    """The desk of the page, which outlives the runs of its script."""
+    desk = _desks()["test"] = Desk()
+    yield desk
+    for job in (desk.story, desk.pair, workshop().job):
+        if job is not None:
+            job.stop()
+            job.wait()
+    workshop().job = None
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch, desk, random_model, tokenizer):
+    """The page, in a folder with one model of its own, which is chosen."""
+    monkeypatch.chdir(tmp_path)
+    slm.save_model("runs/own", random_model(), tokenizer)
+    return open_page("runs/own")
+
+
+@pytest.fixture
+def ordinary(request, monkeypatch):
+    """Ordinary stories, as if they had been fetched from the hub or, if not, made up."""
+    stories = practice(getattr(request, "param", True))
+    monkeypatch.setattr(tuning_job, "load_stories", lambda n: stories)
+    return stories
+
+
+def practice(is_practice=True):
+    texts = practice_stories(40)
+    return Stories(texts[:30], texts[30:], "some", is_practice, Cleaning(40, 0, 0, 0, 0, 40))
+
+
+def open_page(model=None):
+    page = AppTest.from_file(str(APP), default_timeout=300)
+    page.query_params["desk"] = "test"
+    if model:
+        page.session_state["model"] = model
+    page.run()
+    assert not page.exception
+    return page
+
+
+def button(page, label):
+    [found] = [button for button in page.button if button.label == label]
+    return found
+
+
+def labels(page):
+    return {button.label for button in page.button}
+
+
+def write(page, desk, prompt="The cat", **dials):
+    page.text_area(key="prompt").set_value(prompt)
+    for name, value in dials.items():
+        page.slider(key=f"one-{name}").set_value(value)
+    button(page, "Write").click().run()
+    desk.story.wait()
+    page.run()
+    assert not page.exception
+    return desk.story.texts[0]
+
+
+def captions(page):
+    return " ".join(caption.value for caption in page.caption)
+
+
+def test_it_writes_the_story_that_the_package_writes(page, desk):
+    story = write(page, desk, temperature=0.0, length=20)
+    expected = slm.generate(
+        *slm.load_model("runs/own"), "The cat", temperature=0, max_new_tokens=20
+    )
+    assert story == expected
+
+
+def test_a_seed_writes_the_same_again(page, desk):
+    page.number_input(key="one-seed").set_value(5)
+    one = write(page, desk, length=20)
+    assert write(page, desk, length=20) == one
+
+
+def test_an_idea_becomes_the_prompt_and_can_be_taken_again(page):
+    for _ in range(2):
+        page.text_area(key="prompt").set_value("Something else")
+        page.selectbox(key="prompt-idea").set_value("The dragon was afraid of").run()
+        assert page.text_area(key="prompt").value == "The dragon was afraid of"
+
+
+def test_stop_is_there_only_while_there_is_something_to_stop(page, desk, monkeypatch):
+    def endless(*_, **__):
+        while True:
+            yield "word "
+
+    monkeypatch.setattr(slm, "stream", endless)
+    assert "Stop" not in labels(page)
+    button(page, "Write").click().run()
+    assert "Write" not in labels(page)
+    page.slider(key="one-temperature").set_value(1.5).run()  # a touch, which stops nothing
+    assert desk.story.is_running
+    button(page, "Stop").click().run()
+    desk.story.wait()
+    page.run()
+    assert {"Write", "Save as text"} <= labels_of_all(page)
+    assert "Stop" not in labels(page)
+    assert desk.story.texts[0].startswith("word word")
+
+
+def labels_of_all(page):
+    return labels(page) | {found.label for found in page.get("download_button")}
+
+
+def test_a_page_that_is_reloaded_finds_its_story_and_its_model_again(page, desk):
+    story = write(page, desk, prompt="The cat sat", length=20)
+    again = open_page()
+    assert desk.story.texts[0] == story
+    assert again.text_area(key="prompt").value == "The cat sat"
+    assert again.selectbox(key="model").value == "runs/own"
+    assert "Written by runs/own." in captions(again)
+
+
+def test_an_old_story_is_marked_with_the_model_that_wrote_it(page, desk, random_model, tokenizer):
+    write(page, desk, length=20)
+    slm.save_model("runs/own", random_model(seed=2), tokenizer)
+    page.run()
+    assert "Written by runs/own as it was before" in captions(page)
+    page.selectbox(key="model").set_value("the bundled model").run()
+    assert "Written by runs/own, not by the model that is chosen now." in captions(page)
+
+
+def test_two_stories_have_dials_of_their_own(page, desk):
+    for side, temperature in (("left", 0.0), ("right", 2.0)):
+        page.slider(key=f"{side}-temperature").set_value(temperature)
+        page.slider(key=f"{side}-length").set_value(20)
+    page.text_area(key="prompt-two").set_value("The cat")
+    button(page, "Write both").click().run()
+    desk.pair.wait()
+    page.run()
+    assert not page.exception
+    left, right = desk.pair.texts
+    model = slm.load_model("runs/own")
+    assert left == slm.generate(*model, "The cat", temperature=0, max_new_tokens=20)
+    assert left != right
+
+
+def begin_tuning(page, name="robot"):
+    texts = [f"The robot number {i} said bleep, and went to the light." for i in range(10)]
+    page.text_area(key="pasted").set_value("\n\n\n".join(texts))
+    page.text_input(key="name").set_value(name).run()
+    page.button(key="teach").click().run()
+    assert not page.exception
+
+
+@pytest.mark.parametrize("ordinary", [False, True], indirect=True, ids=["real", "practice"])
+def test_fine_tuning_makes_a_model_that_can_be_used(page, ordinary):
+    begin_tuning(page)
+    workshop().job.wait()
+    page.run()
+    assert not page.exception
+    assert page.success[0].value.startswith("It has learnt")
+    assert any("made up for practice" in warning.value for warning in page.warning) == (
+        ordinary.is_practice
+    )
+    page.button(key="use").click().run()
+    assert page.selectbox(key="model").value == "runs/robot"
+    assert [folder.name for folder in sorted(Path("runs").iterdir())] == ["own", "robot"]
+
+
+def test_a_name_that_exists_asks_before_it_replaces(page, ordinary, random_model, tokenizer):
+    begin_tuning(page)
+    workshop().job.wait()
+    page.run()
+    weights = Path("runs/robot/model.safetensors")
+    before = weights.stat().st_mtime_ns
+    first = workshop().job
+    page.button(key="teach").click().run()
+    assert "Replace it?" in page.warning[0].value
+    assert workshop().job is first
+    page.button(key="leave").click().run()
+    assert not any("Replace it?" in warning.value for warning in page.warning)
+    page.button(key="teach").click().run()
+    page.button(key="replace").click().run()
+    assert workshop().job is not first
+    workshop().job.wait()
+    assert weights.stat().st_mtime_ns > before
+
+
+def test_a_model_of_another_kind_is_never_replaced(page):
+    begin_tuning(page, name="own")
+    assert "runs/own holds a model: take another name" in page.error[0].value
+    assert workshop().job is None
+
+
+def test_the_tales_of_the_lighthouse_can_be_tried(page, monkeypatch):
+    given = []
+    monkeypatch.setattr(slm, "finetune", lambda _, __, texts, **___: given.extend(texts))
+    monkeypatch.setattr(tuning_job, "load_stories", lambda n: practice())
+    page.checkbox(key="tales").check().run()
+    page.button(key="teach").click().run()
+    workshop().job.wait()
+    assert given == read_stories("lighthouse")
+
+
+def test_too_few_stories_and_a_strange_name_are_refused_in_a_sentence(page, ordinary):
+    page.text_area(key="pasted").set_value("Too short.")
+    page.button(key="teach").click().run()
+    workshop().job.wait()
+    page.run()
+    assert "Too few stories" in page.error[0].value
+    assert not Path("runs/mine").exists()
+    page.text_input(key="name").set_value("../x").run()
+    page.button(key="teach").click().run()
+    assert "Give it a name" in page.error[0].value
+    assert not Path("x").exists()
+
+
+def test_two_files_of_one_name_are_both_read_and_a_bad_one_is_named(page):
+    if not hasattr(page, "file_uploader"):
+        pytest.skip("this streamlit cannot upload in a test")
+    one, two = practice_stories(2)
+    files = [("mine.txt", one.encode(), "text/plain"), ("mine.txt", two.encode(), "text/plain")]
+    page.file_uploader(key="files").set_value([*files, ("bad.json", b"{", "application/json")])
+    page.run()
+    assert "mine.txt: 1 story" in captions(page)
+    assert "mine.txt (number 2 of this name): 1 story" in captions(page)
+    assert page.error[0].value.startswith("cannot read stories from bad.json")
+
+
+def test_folders_that_cannot_be_loaded_are_listed_with_the_reason(page):
+    Path("runs/own/config.json").write_text("{", encoding="utf-8")
+    Path("runs/empty").mkdir()
+    page.run()
+    assert not page.exception
+    assert page.selectbox(key="model").options == ["the bundled model"]
+    reasons = " ".join(text.value for text in page.text)
+    assert "runs/own: The model in runs/own is damaged" in reasons
+    assert "runs/empty: There is no model in it" in reasons

@@ -1,0 +1,96 @@
+import threading
+
+import pytest
+
+pytest.importorskip("streamlit")
+
+import slm
+from slm.page.jobs import Job, StoryJob
+from slm.page.models import Writer
+
+
+@pytest.fixture
+def writer(random_model, tokenizer):
+    return Writer("own", 1, random_model(), tokenizer)
+
+
+def settings(**changes):
+    return {"temperature": 1.0, "max_new_tokens": 20, "seed": 3} | changes
+
+
+class Waiting(Job):
+    """A job that waits until it is stopped."""
+
+    def __init__(self):
+        super().__init__()
+        self.has_begun = threading.Event()
+
+    def work(self):
+        self.has_begun.set()
+        while not self.should_stop:
+            pass
+
+
+class Failing(Job):
+    """A job that raises an error."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.raised = error
+
+    def work(self):
+        raise self.raised
+
+
+def test_a_job_runs_until_it_is_stopped():
+    job = Waiting()
+    assert not job.is_running
+    job.start()
+    job.has_begun.wait()
+    assert job.is_running and not job.is_stopping
+    job.stop()
+    job.wait()
+    assert not job.is_running and not job.is_stopping
+
+
+@pytest.mark.parametrize(
+    "error, sentence",
+    [
+        (ValueError("no such setting"), "no such setting"),
+        (KeyError("x"), "This failed: KeyError: 'x'"),
+    ],
+)
+def test_what_fails_is_said_in_a_sentence(error, sentence):
+    job = Failing(error)
+    job.start()
+    job.wait()
+    assert job.error == sentence
+
+
+def test_stories_are_those_of_the_package_and_are_explained(writer):
+    job = StoryJob(writer, "The cat", [settings(), settings(seed=4), settings(max_new_tokens=5)])
+    job.start()
+    job.wait()
+    expected = [
+        slm.generate(writer.model, writer.tokenizer, "The cat", **settings(**changes))
+        for changes in ({}, {"seed": 4}, {"max_new_tokens": 5})
+    ]
+    assert job.texts == expected
+    for text, explanation in zip(job.texts, job.explanations, strict=True):
+        assert "".join(token.text for token in explanation.tokens) + explanation.rest == text
+
+
+def test_what_was_written_before_a_stop_stays_and_is_explained(writer, monkeypatch):
+    def stream(*_, **__):
+        yield "The cat"
+        job.stop()
+        yield " sat"
+        raise AssertionError("it was not stopped")
+
+    monkeypatch.setattr(slm, "stream", stream)
+    job = StoryJob(writer, "The cat", [settings()])
+    job.start()
+    job.wait()
+    assert job.error == ""
+    assert job.texts == ["The cat sat"]  # what comes after the token that was being decoded
+    assert job.explanations[0].tokens

@@ -1,0 +1,28 @@
+import pytest
+
+pytest.importorskip("streamlit")
+
+from slm.page.explanation import explain
+from slm.page.story_view import view_data
+
+NASTY = "<script>alert(1)</script> & \"quotes\" 'too' **bold** $x$ [a](b)\n\nnew </div>"
+
+
+def test_a_story_being_written_is_given_as_it_is():
+    data = view_data(NASTY, NASTY[:9], None, is_running=True)
+    assert data["text"] == NASTY
+    assert data["given"] == 9
+    assert data["tokens"] == []
+
+
+def test_a_text_that_does_not_begin_with_the_prompt_has_nothing_given():
+    assert view_data("Other", "The cat", None, is_running=True)["given"] == 0
+
+
+def test_a_finished_story_is_the_text_of_its_tokens(random_model, tokenizer):
+    explanation = explain(random_model(context_length=256), tokenizer, NASTY)
+    data = view_data(NASTY, "", explanation, is_running=False)
+    assert "".join(token["text"] for token in data["tokens"]) + data["rest"] == NASTY
+    for token in data["tokens"]:
+        assert sum(came for _, _, came in token["alternatives"]) == 1
+        assert all(0 < share <= 1 for _, share in token["listened"])

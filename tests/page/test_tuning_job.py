@@ -1,0 +1,121 @@
+import pytest
+
+pytest.importorskip("streamlit")
+
+import slm
+from slm.page import tuning_job
+from slm.page.desk import Workshop
+from slm.page.models import Writer
+from slm.page.tune_tab import duration, progress_sentence
+from slm.page.tuning_job import Progress, TuningJob
+from slm.stories.cleaning import Cleaning, Stories
+from slm.stories.practice import practice_stories
+
+TEXTS = [f"The robot number {i} said bleep, and went to turn the light." for i in range(12)]
+
+
+@pytest.fixture
+def ordinary(monkeypatch):
+    texts = practice_stories(40)
+    stories = Stories(texts[:30], texts[30:], "some", True, Cleaning(40, 0, 0, 0, 0, 40))
+    monkeypatch.setattr(tuning_job, "load_stories", lambda n: stories)
+    return stories
+
+
+@pytest.fixture
+def job(ordinary, random_model, tokenizer, tmp_path):
+    return TuningJob(Writer("own", 1, random_model(), tokenizer), TEXTS, tmp_path / "mine")
+
+
+def run(job, after_step=None):
+    """Run a job in this thread, with something done before it hears of each step."""
+    if after_step:
+        hears = job._after_step
+        job._after_step = lambda share, scores: after_step(share, scores) or hears(share, scores)
+    job.work()
+
+
+def test_it_gives_the_numbers_of_the_package(job, ordinary, random_model, tokenizer):
+    run(job)
+    expected = slm.finetune(random_model(), tokenizer, TEXTS, ordinary=ordinary)
+    assert job.result.epochs == expected.epochs
+    assert job.result.samples == expected.samples
+    assert job.progress.share <= 1 and job.is_practice
+    assert slm.load_model(job.folder)
+
+
+def test_stopped_in_the_first_round_it_leaves_nothing_behind(job):
+    run(job, lambda *_: job.stop())
+    assert job.was_cancelled and job.result is None
+    assert not job.folder.exists()
+
+
+def test_stopped_in_the_first_round_it_leaves_an_older_model_as_it_was(job, random_model):
+    from slm.checkpoint.saving import save_model_as
+    from slm.utils.folder_marker import FINE_TUNED
+
+    save_model_as(FINE_TUNED, job.folder, random_model(seed=9), job._writer.tokenizer)
+    weights = (job.folder / "model.safetensors").read_bytes()
+    run(job, lambda *_: job.stop())
+    assert (job.folder / "model.safetensors").read_bytes() == weights
+
+
+def test_stopped_later_it_saves_the_best_so_far(job):
+    run(job, lambda share, scores: job.stop() if len(scores) == 1 else None)
+    assert not job.was_cancelled
+    assert 1 <= len(job.result.epochs) < 20
+    assert slm.load_model(job.folder)
+
+
+def test_what_fails_leaves_no_new_folder(ordinary, random_model, tokenizer, tmp_path):
+    writer = Writer("own", 1, random_model(), tokenizer)
+    job = TuningJob(writer, ["Too short."], tmp_path / "mine")
+    with pytest.raises(ValueError, match="Too few stories"):
+        job.work()
+    assert not job.folder.exists()
+
+
+def test_the_progress_is_told_in_words(job):
+    assert "getting ready" in progress_sentence(job)
+    job.progress = Progress(0.1, (), None)
+    assert "round 1" in progress_sentence(job)
+    job.progress = Progress(0.5, (3.0, 2.456), 600.0)
+    assert "round 3" in progress_sentence(job)
+    assert "2.46 (less is better)" in progress_sentence(job)
+    assert "at most 10 minutes left" in progress_sentence(job)
+    job.progress = Progress(1.0, (3.0,), 0.0)
+    assert "measuring and saving" in progress_sentence(job)
+
+
+def test_the_time_that_is_left_follows_from_the_steps_done(job, monkeypatch):
+    clock = iter([100.0, 103.0])
+    monkeypatch.setattr(tuning_job.time, "monotonic", lambda: next(clock))
+    job._after_step(0.1, [])
+    assert job.progress.seconds_left is None
+    job._after_step(0.4, [])
+    assert job.progress.seconds_left == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize(
+    "seconds, words",
+    [(5, "a minute"), (80, "a minute"), (600, "10 minutes"), (7_200, "2 hours")],
+)
+def test_a_time_is_told_roughly(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_only_one_model_is_fine_tuned_at_a_time(job, random_model, tokenizer, tmp_path):
+    import threading
+
+    go_on = threading.Event()
+    job.work = go_on.wait
+    workshop = Workshop()
+    other = TuningJob(Writer("own", 1, random_model(), tokenizer), TEXTS, tmp_path / "other")
+    assert workshop.start(job)
+    assert not workshop.start(other)
+    assert workshop.job is job
+    go_on.set()
+    job.wait()
+    other.work = lambda: None
+    assert workshop.start(other)
+    other.wait()
