@@ -86,7 +86,7 @@ class StopRequest:
     """
 
     requested: bool = False
-    seconds: float = 0.0
+    seconds: float | None = None  # of the first signal; a callback may ask to stop, too
 
 
 @contextmanager
@@ -102,12 +102,11 @@ def stop_after_step() -> Iterator[StopRequest]:
     stop = StopRequest()
 
     def handle(signal_number: int, frame: object) -> None:
-        if not stop.requested:
-            stop.requested = True
-            stop.seconds = time.monotonic()
-            return
-        is_repeated = time.monotonic() - stop.seconds > SAME_WISH
-        if signal_number == signal.SIGINT and is_repeated:
+        stop.requested = True
+        now = time.monotonic()
+        if stop.seconds is None:
+            stop.seconds = now
+        elif signal_number == signal.SIGINT and now - stop.seconds > SAME_WISH:
             raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():

@@ -102,20 +102,6 @@ def test_ctrl_c_finishes_the_step_and_keeps_the_best_so_far(tune, capsys):
     assert "Stopped after step 2: the model as it was is kept." in capsys.readouterr().out
 
 
-def test_a_callback_that_returns_true_stops_it_and_the_best_so_far_is_kept(tune, capsys):
-    shares = []
-
-    def stop_after_two_epochs(share, epochs):
-        shares.append(share)
-        return len(epochs) == 2
-
-    done = tune(epochs=9, patience=9, callback=stop_after_two_epochs)
-    assert len(done.epochs) < 9
-    assert shares[-1] < 1
-    assert done.after["yours"].nats_per_token == pytest.approx(min(done.epochs))
-    assert "is kept." in capsys.readouterr().out
-
-
 def test_a_run_that_is_stopped_before_its_first_epoch_replaces_no_model(tune, tmp_path, capsys):
     tune(folder=tmp_path / "mine")
     before = (tmp_path / "mine" / "model.safetensors").read_bytes()
@@ -143,6 +129,20 @@ def test_a_signal_after_the_last_step_does_not_keep_the_model_from_being_saved(
     again, _ = slm.load_model(tmp_path / "mine")
     for name, weight in done.model.state_dict().items():
         assert torch.equal(again.state_dict()[name], weight)
+
+
+def test_a_callback_that_returns_true_stops_it_and_the_best_so_far_is_kept(tune, capsys):
+    shares = []
+
+    def stop_after_two_epochs(share, epochs):
+        shares.append(share)
+        return len(epochs) == 2
+
+    done = tune(epochs=9, patience=9, callback=stop_after_two_epochs)
+    assert len(done.epochs) < 9
+    assert shares[-1] < 1
+    assert done.after["yours"].nats_per_token == pytest.approx(min(done.epochs))
+    assert "is kept." in capsys.readouterr().out
 
 
 def test_the_steps_are_the_same_without_a_progress_bar(tune, monkeypatch, capsys):

@@ -187,7 +187,7 @@ WAITING = """
 
     def wait():
         print("training", flush=True)
-        time.sleep(60)
+        time.sleep(600)
 
     run_tiny(callback=at(2, wait))
 """
