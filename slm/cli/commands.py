@@ -16,6 +16,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 import slm
 from slm.cli.options import ModelOptions, TrainOptions, as_settings
 from slm.settings import FineTuneConfig, Preset, SamplingConfig, ServerLimits
+from slm.utils.files import model_name
 
 if TYPE_CHECKING:
     from slm.finetuning import FineTuned
@@ -320,7 +321,7 @@ def serve(
     )
     server.serve(
         *slm.load_model(model),
-        server.served_name(model),
+        model_name(model),
         host=host,
         port=port,
         limits=limits,

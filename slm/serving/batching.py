@@ -1,6 +1,7 @@
 """Continuous batching (Yu et al. 2022, Orca): many sequences are written at once, and each joins
 or leaves the batch between two decode steps, whenever it comes or ends."""
 
+import logging
 import math
 import threading
 from collections.abc import Sequence as ListOf
@@ -14,12 +15,14 @@ from slm.serving.sampler import sample, tokens_with_logprobs
 from slm.serving.scheduler import QueueFull, Scheduler
 from slm.serving.sequence import Sequence, Token
 
+logger = logging.getLogger(__name__)
+
 PROMPT_TOKENS_PER_STEP = 64  # that are read for each decode step, on average, while many wait
 
 
 class Batcher:
     """Writes up to `max_batch_size` sequences at once and lets `max_waiting` more wait. One thread
-    of its own decodes; the public methods may be called from any. Close it in the end."""
+    of its own decodes; the public methods may be called from any. Call `close` when done."""
 
     def __init__(
         self,
@@ -32,10 +35,10 @@ class Batcher:
         self.end_ids = end_ids  # each ends a story; the first stands for all
         self._runner = ModelRunner(model, max_batch_size, max_cache_bytes)
         self._scheduler = Scheduler(max_batch_size, max_waiting)
-        self._changed = threading.Condition()  # guards the scheduler's lists, and `_closing`
+        self._changed = threading.Condition()  # guards `waiting` and `_closing`
         self._closing = False
-        self._joining: Sequence | None = None  # neither waits any more nor runs yet
-        self._prompt_tokens = 0  # that were read, beyond what the decode steps since allow
+        self._joining: Sequence | None = None  # admitted, but not yet in `running`
+        self._prompt_tokens = 0  # prefilled beyond what the decode steps since allow
         self._thread = threading.Thread(target=self._run, name="slm-batcher", daemon=True)
         self._thread.start()
 
@@ -47,13 +50,15 @@ class Batcher:
             self._runner.check_fits(sequence.max_length(self._runner.context_length))
         with self._changed:
             if self._closing:
-                raise QueueFull("The server is closing and begins no more stories.")
-            turned_out = self._scheduler.add(sequences)
-            for sequence in turned_out:
+                raise QueueFull("The server is shutting down and accepts no new requests.")
+            evicted = self._scheduler.add(sequences)
+            for sequence in evicted:
                 sequence.cancel()
             self._changed.notify()
-        for sequence in turned_out:
-            error = QueueFull("Others wait too: the request with the most stories gives way.")
+        for sequence in evicted:
+            error = QueueFull(
+                "This request was evicted: the queue is full and smaller requests wait."
+            )
             sequence.listener.on_error(sequence, error)
 
     def cancel(self, sequences: ListOf[Sequence]) -> None:
@@ -95,8 +100,12 @@ class Batcher:
 
     def _run(self) -> None:
         while self._wait_for_work():
-            self._admit()
-            self._step()
+            try:
+                self._admit()
+                self._step()
+            except Exception as error:  # without this thread, nobody would get an answer again
+                logger.exception("A decode step failed.")
+                self._fail(self._scheduler.running, error)
 
     def _admit(self) -> None:
         """Let sequences join the batch whose turn it is, but only so many as leave time to those
@@ -147,7 +156,7 @@ class Batcher:
                 if preempted is None:
                     return None
                 self._preempt(preempted)
-            self._scheduler.take(newcomer)
+            self._scheduler.admit(newcomer)
             self._joining = newcomer
             return newcomer
 
@@ -180,8 +189,12 @@ class Batcher:
             return
         self._scheduler.running.append(sequence)
         self._joining = None
-        if sequence.prompt_logprobs:
-            self._report_prompt(sequence, logits)
+        try:
+            if sequence.prompt_logprobs:
+                self._report_prompt(sequence, logits)
+        except Exception as error:
+            self._fail([sequence], error)
+            return
         if sequence.max_new_tokens == 0:  # only the prompt was of interest
             self._deliver(sequence, Token(self.end_ids[0], finish_reason="length"))
         else:
@@ -217,7 +230,11 @@ class Batcher:
             return
         for row, (sequence, token_id) in enumerate(zip(sequences, drawn, strict=True)):
             row_logits = logits[row : row + 1]  # (1, V)
-            [token] = tokens_with_logprobs([token_id], row_logits, sequence.logprobs)
+            try:
+                [token] = tokens_with_logprobs([token_id], row_logits, sequence.logprobs)
+            except Exception as error:
+                self._fail([sequence], error)
+                continue
             if token_id in self.end_ids:
                 token = replace(token, id=self.end_ids[0])
             sequence.ids.append(token.id)
@@ -254,6 +271,6 @@ class Batcher:
             return
         row = running.index(sequence)
         self._runner.remove_row(row)
-        last = running.pop()
-        if last is not sequence:
-            running[row] = last
+        # In this order no other thread ever finds the last sequence missing.
+        running[row] = running[-1]
+        running.pop()

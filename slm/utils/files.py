@@ -44,6 +44,11 @@ def expand_home(path: str | Path) -> Path:
         ) from None
 
 
+def model_name(model: str | Path) -> str:
+    """What a model is called: the last part of its name or folder, also where that is "."."""
+    return expand_home(model).resolve().name or "model"
+
+
 def write(path: Path, content: bytes | memoryview | Iterable[bytes]) -> None:
     """Write a file whole or not at all; `content` may come in parts.
 

@@ -6,6 +6,7 @@ import torch
 from slm.generation.decoder import IncrementalDecoder
 from slm.generation.text_generation import generate_ids
 from slm.serving.batching import Batcher, QueueFull
+from slm.serving.sampler import tokens_with_logprobs
 from slm.serving.sequence import Sequence
 from slm.settings import SamplingConfig
 
@@ -168,6 +169,27 @@ def test_an_error_ends_the_stories_it_concerns_and_not_the_thread(batcher, rando
     with pytest.raises(IndexError):
         write(some, ([279, 99_999], good))
     assert [token.id for token in write(some, ([279, 5], good))[0]] == alone(model, [279, 5], good)
+
+
+@pytest.mark.parametrize("fields", [{"logprobs": 2}, {"logprobs": 2, "prompt_logprobs": True}])
+def test_log_probabilities_that_fail_end_their_own_story_only(
+    fields, batcher, random_model, monkeypatch
+):
+    def fail_where_asked(ids, logits, top):
+        if top is not None:
+            raise RuntimeError("out of memory")
+        return tokens_with_logprobs(ids, logits, top)
+
+    monkeypatch.setattr("slm.serving.batching.tokens_with_logprobs", fail_where_asked)
+    model = random_model()
+    some, good = batcher(model), {"temperature": 0, "max_new_tokens": 3}
+    failing = Recorder()
+    some.submit(sequence([279, 5], failing, more=fields, **good))
+    [tokens] = write(some, ([279, 5], good))
+    assert [token.id for token in tokens] == alone(model, [279, 5], good)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        failing.wait()
+    assert some.busy == 0
 
 
 def test_a_listener_that_fails_does_not_disturb_the_others(batcher, random_model):

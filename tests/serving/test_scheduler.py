@@ -20,7 +20,7 @@ def admit(scheduler):
         newcomer = scheduler.next()
         if newcomer is None:
             break
-        scheduler.take(newcomer)
+        scheduler.admit(newcomer)
         scheduler.running.append(newcomer)
         order.append(newcomer.request_id)
     return order
@@ -47,7 +47,7 @@ def test_a_request_whose_sequences_end_at_once_does_not_go_before_others_all_the
     order = []
     for _ in range(8):
         newcomer = scheduler.next()
-        scheduler.take(newcomer)
+        scheduler.admit(newcomer)
         order.append(newcomer.request_id)
         if len(order) == 2:
             scheduler.add(request("later", 3))
@@ -109,7 +109,7 @@ def test_a_request_as_large_as_all_others_finds_the_queue_full_and_changes_nothi
         scheduler.add(request(str(number), 1))
         admit(scheduler)
     waiting = list(scheduler.waiting)
-    with pytest.raises(QueueFull, match="others wait"):
+    with pytest.raises(QueueFull, match="The queue is full"):
         scheduler.add(request("one more", 1))
     with pytest.raises(QueueFull):
         scheduler.add(request("many more", 3))
