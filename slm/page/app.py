@@ -7,9 +7,10 @@ from slm.page.desk import Desk, this_desk, workshop
 from slm.page.dials import dials
 from slm.page.models import BUNDLED, choose_model
 from slm.page.pair_tab import pair_tab
+from slm.page.prompt_row import IDEAS
 from slm.page.tune_tab import REDRAW_SECONDS, progress_sentence, tune_tab
 from slm.page.tuning_job import TuningJob
-from slm.page.write_tab import IDEAS, write_tab
+from slm.page.write_tab import write_tab
 
 # Streamlit leaves much room above a page, which a phone has not.
 STYLE = """<style>

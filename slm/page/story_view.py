@@ -11,7 +11,9 @@ import streamlit as st
 
 from slm.page.explanation import Explanation
 from slm.page.jobs import StoryJob
+from slm.page.models import Writer
 
+REDRAW_SECONDS = 0.2  # while a story is written
 HTML = '<div class="view"></div>'
 _FOLDER = Path(__file__).parent
 
@@ -24,11 +26,25 @@ def _component():
     return st.components.v2.component("slm_story", html=HTML, css=css, js=js)
 
 
-def story_view(job: StoryJob, number: int, key: str) -> None:
-    """Show a story of a job: as far as it is written, and then with words to click."""
-    text = job.texts[number] or job.prompt
-    explanation = job.explanations[number] if job.explanations else None
-    _component()(key=key, data=view_data(text, job.prompt, explanation, job.is_running))
+def show_stories(job: StoryJob, is_running: bool, keys: list[str]) -> None:
+    """Show the stories of a job side by side, drawn again and again while they are written.
+
+    `keys` tell them apart, one for each.
+    """
+    st.fragment(_draw, run_every=REDRAW_SECONDS if is_running else None)(job, is_running, keys)
+
+
+def _draw(job: StoryJob, was_running: bool, keys: list[str]) -> None:
+    """Draw the stories as they are now; once they are finished, the whole page anew."""
+    if was_running and not job.is_running:
+        st.rerun()
+    for number, (key, column) in enumerate(zip(keys, st.columns(len(keys)))):
+        text = job.texts[number] or job.prompt
+        explanation = job.explanations[number] if job.explanations else None
+        with column:
+            _component()(key=key, data=view_data(text, job.prompt, explanation, job.is_running))
+    if job.error:
+        st.error(job.error)
 
 
 def view_data(text: str, prompt: str, explanation: Explanation | None, is_running: bool) -> dict:
@@ -52,3 +68,12 @@ def view_data(text: str, prompt: str, explanation: Explanation | None, is_runnin
         for token in explanation.tokens
     ]
     return data | {"tokens": tokens, "rest": explanation.rest}
+
+
+def written_by(job: StoryJob, chosen: Writer) -> str:
+    """Which model has written a story, in a sentence."""
+    if job.writer_name != chosen.name:
+        return f"Written by {job.writer_name}, not by the model that is chosen now."
+    if job.writer_changed != chosen.changed:
+        return f"Written by {job.writer_name} as it was before: it has been replaced since."
+    return f"Written by {job.writer_name}."
