@@ -27,9 +27,10 @@ def main() -> None:
     with st.sidebar:
         writer = choose_model()
         dials("one")
-    job = workshop().job
-    if workshop().is_busy:
-        st.fragment(_draw_tuning, run_every=REDRAW_SECONDS)(job)
+    # A container even where it stays empty: else the tabs would move, and the first one be chosen.
+    with st.container():
+        if workshop().is_busy:
+            st.fragment(_draw_tuning, run_every=REDRAW_SECONDS)(workshop().job)
     write, pair, tune = st.tabs(["Write", "Two stories", "Make it yours"])
     with write:
         write_tab(writer, desk)

@@ -59,9 +59,11 @@ def workshop() -> Workshop:
 
 def this_desk() -> Desk:
     """The desk of this page; the id in its address brings it back after a reload."""
-    desk_id = st.query_params.get("desk")
-    if not desk_id:
-        desk_id = secrets.token_urlsafe(6)
+    state = st.session_state
+    if "desk" not in state:
+        state["desk"] = st.query_params.get("desk") or secrets.token_urlsafe(6)
+    desk_id = state["desk"]
+    if st.query_params.get("desk") != desk_id:
         st.query_params["desk"] = desk_id
     desks = _desks()
     if desk_id not in desks:

@@ -127,6 +127,8 @@ def percent(chance: float) -> str:
     """A chance in words that fit its size."""
     if chance < 0.001:
         return "less than 0.1%"
+    if chance >= 0.995:  # not 100%: others had a chance too
+        return "more than 99%"
     return f"{chance:.1%}" if chance < 0.1 else f"{chance:.0%}"
 
 

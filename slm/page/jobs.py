@@ -26,7 +26,7 @@ class Job(ABC):
         self.error = ""  # why it failed, in a sentence
         self._stop_requested = False
         # Not a daemon: when the server is stopped, fine-tuning still saves its best weights.
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=False)
 
     @abstractmethod
     def work(self) -> None:

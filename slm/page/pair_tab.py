@@ -7,7 +7,7 @@ from slm.page.dials import dial_settings, dials
 from slm.page.jobs import StoryJob
 from slm.page.models import Writer
 from slm.page.story_view import story_view
-from slm.page.write_tab import REDRAW_SECONDS, finish_drawing, prompt_row, written_by
+from slm.page.write_tab import REDRAW_SECONDS, draw_page_when_finished, prompt_row, written_by
 
 SIDES = ("left", "right")
 
@@ -38,7 +38,9 @@ def _draw_pair(job: StoryJob | None, was_running: bool) -> None:
     if job is None:
         st.caption("Two stories will appear here. Turn their dials apart first, below.")
         return
+    draw_page_when_finished(job, was_running)
     for number, column in enumerate(st.columns(2)):
         with column:
             story_view(job, number, key=f"story-{SIDES[number]}")
-    finish_drawing(job, was_running)
+    if job.error:
+        st.error(job.error)

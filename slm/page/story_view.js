@@ -34,11 +34,14 @@ function wordsOf({ tokens, given, rest }) {
   story.setAttribute("aria-label", "The story. Arrow keys move from word to word, Enter explains one.");
   let start = 0;
   tokens.forEach((token, index) => {
-    const word = element("span", start < given ? "word given" : "word", token.text);
+    // The space before a word lies outside, so that the word alone is marked.
+    const space = token.text.trim() ? token.text.match(/^\s*/)[0] : "";
+    const name = start < given ? "word given" : "word";
+    const word = element("span", name, token.text.slice(space.length));
     word.tabIndex = index === 0 ? 0 : -1; // one stop for Tab; arrow keys reach the others
     word.dataset.index = index;
     word.style.setProperty("--chance", token.chance);
-    story.append(word);
+    story.append(space, word);
     start += token.text.length;
   });
   const tail = element("span", "rest", rest);
@@ -150,5 +153,6 @@ function bars(alternatives) {
 
 function percent(chance) {
   if (chance < 0.001) return "< 0.1%";
+  if (chance >= 0.995) return "> 99%";
   return `${(100 * chance).toFixed(chance < 0.1 ? 1 : 0)}%`;
 }

@@ -37,6 +37,7 @@ def view_data(text: str, prompt: str, explanation: Explanation | None, is_runnin
     data = {"text": text, "given": given, "running": is_running, "tokens": [], "rest": ""}
     if explanation is None:
         return data
+    data["running"] = False  # the thread may need a moment more, but the story is finished
     tokens = [
         {
             "text": token.text,

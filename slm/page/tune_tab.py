@@ -67,20 +67,30 @@ def _count(stories: list[str]) -> str:
 
 
 def _ask_or_begin(writer: Writer, workshop: Workshop, texts: list[str], name: str) -> None:
-    """Begin, unless the name is no name, or is there already: then ask."""
+    """Begin, unless the name cannot be taken, or has a model already: then ask."""
     state = st.session_state
     state["asked"] = None
-    state["refused"] = ""
-    folder = RUNS / name
-    if not name.replace("-", "").replace("_", "").isalnum():
-        state["refused"] = "Give it a name of letters, digits, - and _."
-    elif folder_kind(folder) not in (None, FINE_TUNED):
-        kind = folder_kind(folder)
-        state["refused"] = f"{folder.as_posix()} holds a {kind}: take another name."
-    elif folder.exists():
+    state["refused"] = _why_not(name)
+    if state["refused"]:
+        return
+    if folder_kind(RUNS / name) == FINE_TUNED and (RUNS / name / "config.json").exists():
         state["asked"] = name
     else:
         _begin(writer, workshop, texts, name)
+
+
+def _why_not(name: str) -> str:
+    """Why a new model cannot have this name; nothing where it can."""
+    if not name.replace("-", "").replace("_", "").isalnum():
+        return "Give it a name of letters, digits, - and _."
+    folder = RUNS / name
+    if not folder.exists() or not any(folder.iterdir()):
+        return ""
+    kind = folder_kind(folder)
+    if kind == FINE_TUNED:
+        return ""
+    content = f"a {kind}" if kind else "something else"
+    return f"{folder.as_posix()} holds {content}: take another name."
 
 
 def _begin(writer: Writer, workshop: Workshop, texts: list[str], name: str) -> None:

@@ -36,17 +36,8 @@ def prompt_row(key: str, label: str, running: StoryJob | None, begin, arguments:
     """How a story begins and, beside it, the button to write it, or to stop what is written."""
     row = st.container(horizontal=True, vertical_alignment="center")
     row.markdown("How does it begin?")
-    row.selectbox(
-        "Ideas",
-        IDEAS,
-        index=None,
-        placeholder="Ideas",
-        key=f"{key}-idea",
-        on_change=_take_idea,
-        args=(key,),
-        label_visibility="collapsed",
-        width=150,
-    )
+    if row.button("Ideas", key=f"{key}-ideas"):
+        _offer_ideas(key)
     with st.form(f"{key}-form", border=False):
         row = st.container(horizontal=True, vertical_alignment="bottom")
         row.text_area(
@@ -59,11 +50,16 @@ def prompt_row(key: str, label: str, running: StoryJob | None, begin, arguments:
                 st.form_submit_button(label, type="primary", on_click=begin, args=arguments)
 
 
-def _take_idea(key: str) -> None:
-    """Let an idea be the prompt; it can then be changed, and taken again."""
-    state = st.session_state
-    state[key] = state[f"{key}-idea"] or state[key]
-    state[f"{key}-idea"] = None
+@st.dialog("How does it begin?")
+def _offer_ideas(key: str) -> None:
+    """Let an idea be the prompt, which can be changed then."""
+    for idea in IDEAS:
+        if st.button(idea, width="stretch", on_click=_take_idea, args=(key, idea)):
+            st.rerun()  # which closes the dialog
+
+
+def _take_idea(key: str, idea: str) -> None:
+    st.session_state[key] = idea
 
 
 def begin_story(writer: Writer, desk: Desk) -> None:
@@ -75,18 +71,18 @@ def begin_story(writer: Writer, desk: Desk) -> None:
 def _draw_story(job: StoryJob | None, was_running: bool) -> None:
     """The story, drawn again and again while it is written."""
     if job is None:
-        st.caption("The story will appear here.")
+        st.caption("The story will appear here. Dials and models are in the side bar (»).")
         return
+    draw_page_when_finished(job, was_running)
     story_view(job, 0, key="story")
-    finish_drawing(job, was_running)
-
-
-def finish_drawing(job: StoryJob, was_running: bool) -> None:
-    """Say what failed; and once a story is finished, draw the whole page anew."""
-    if was_running and not job.is_running:
-        st.rerun()
     if job.error:
         st.error(job.error)
+
+
+def draw_page_when_finished(job: StoryJob, was_running: bool) -> None:
+    """Draw the whole page anew, and not the story alone, once it is finished."""
+    if was_running and not job.is_running:
+        st.rerun()
 
 
 def written_by(job: StoryJob, chosen: Writer) -> str:

@@ -20,6 +20,7 @@ class Scheduler:
         self.max_waiting = max_waiting
         self.running: list[Sequence] = []  # a sequence's place is its row in the batch
         self.waiting: list[Sequence] = []  # in the order of their coming
+        self._begun: Counter[str] = Counter()  # sequences of each request, ended ones included
 
     def add(self, sequences: ListOf[Sequence]) -> list[Sequence]:
         """Let the sequences of a request wait for their turn. Returns those of others that have to
@@ -31,10 +32,18 @@ class Scheduler:
 
     def next(self) -> Sequence | None:
         """The sequence whose turn it is: of the client and the request with the fewest rows, the
-        one that came first."""
+        one that came first. Where they are even, requests of which less has begun go first: many
+        short ones would otherwise be over before they count."""
         rows = _Shares(self.running)
         ready = [sequence for sequence in self.waiting if sequence.has_reader]
-        return min(ready, key=rows.of, default=None)
+        return min(ready, key=lambda s: (*rows.of(s), self._begun[s.request_id]), default=None)
+
+    def take(self, sequence: Sequence) -> None:
+        """Let a sequence wait no longer: it joins the batch."""
+        self.waiting.remove(sequence)
+        active = {s.request_id for s in [*self.waiting, *self.running, sequence]}
+        self._begun = Counter({name: self._begun[name] for name in active})
+        self._begun[sequence.request_id] += 1
 
     def to_preempt(self, newcomer: Sequence) -> Sequence | None:
         """The running sequence that should make room for a newcomer: of whoever has the most rows.

@@ -102,7 +102,8 @@ def test_a_seed_writes_the_same_again(page, desk):
 def test_an_idea_becomes_the_prompt_and_can_be_taken_again(page):
     for _ in range(2):
         page.text_area(key="prompt").set_value("Something else")
-        page.selectbox(key="prompt-idea").set_value("The dragon was afraid of").run()
+        page.button(key="prompt-ideas").click().run()
+        button(page, "The dragon was afraid of").click().run()
         assert page.text_area(key="prompt").value == "The dragon was afraid of"
 
 
@@ -204,10 +205,13 @@ def test_a_name_that_exists_asks_before_it_replaces(page, ordinary, random_model
     assert weights.stat().st_mtime_ns > before
 
 
-def test_a_model_of_another_kind_is_never_replaced(page):
-    begin_tuning(page, name="own")
-    assert "runs/own holds a model: take another name" in page.error[0].value
-    assert workshop().job is None
+def test_a_folder_that_holds_something_else_is_never_replaced(page):
+    Path("runs/letters").mkdir()
+    Path("runs/letters/one.txt").write_text("Dear Lily", encoding="utf-8")
+    for name, content in (("own", "a model"), ("letters", "something else")):
+        begin_tuning(page, name)
+        assert page.error[0].value == f"runs/{name} holds {content}: take another name."
+        assert workshop().job is None
 
 
 def test_the_tales_of_the_lighthouse_can_be_tried(page, monkeypatch):

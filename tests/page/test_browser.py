@@ -26,7 +26,8 @@ from selenium.common.exceptions import WebDriverException  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
-SLIDERS = "[data-testid=stSlider] input[type=range], [data-testid=stSlider] [role=slider]"
+SLIDERS = "[data-testid=stSidebar] [data-testid=stSlider]"
+HANDLE = "input[type=range], [role=slider]"
 # Streamlit runs the page's script anew after every touch. This counts the runs that have finished.
 COUNT_RUNS = """
 const app = document.querySelector("[data-testid=stApp]");
@@ -35,7 +36,16 @@ new MutationObserver(() => {
     if (app.dataset.testScriptState === "notRunning") window.finishedRuns += 1;
 }).observe(app, { attributes: true, attributeFilter: ["data-test-script-state"] });
 """
-WIDTHS = {"desktop": (1280, 1400), "phone": (390, 844)}
+# Stories that can be seen on the page, each in a component of its own.
+FIND_STORIES = """
+const stories = [];
+for (const host of document.querySelectorAll("*")) {
+    const story = host.shadowRoot?.querySelector(".view");
+    if (story && host.getClientRects().length) stories.push(story);
+}
+return stories;
+"""
+WIDTHS = {"desktop": (1280, 800), "phone": (390, 844)}
 
 
 def endless(config, eot_id):
@@ -94,6 +104,9 @@ def browser(request, tmp_path):
                  "--disable-component-update", f"--user-data-dir={tmp_path / 'chromium'}",
                  f"--window-size={width},{height}"):  # fmt: skip
         options.add_argument(flag)
+    if width < 500:  # a window cannot be as narrow as a phone
+        metrics = {"width": width, "height": height, "pixelRatio": 1.0, "mobile": True}
+        options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     browser = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
     yield browser
@@ -142,11 +155,13 @@ def shown(browser, text):
 
 
 def button(browser, words):
-    return browser.find_element(By.XPATH, f"//button[.//*[text()='{words}']]")
+    """The button with these words that can be seen, if there is one."""
+    found = browser.find_elements(By.XPATH, f"//button[not(@role='tab')][.//*[text()='{words}']]")
+    return next((button for button in found if button.is_displayed()), None)
 
 
 def click(browser, words):
-    until(lambda: button(browser, words).is_displayed())
+    until(lambda: button(browser, words) is not None)
     until(lambda: button(browser, words).click() is None)
 
 
@@ -156,7 +171,7 @@ def tab(browser, words):
 
 
 def chosen_model(browser):
-    box = browser.find_element(By.CSS_SELECTOR, "[data-testid=stSelectbox]")
+    box = browser.find_element(By.CSS_SELECTOR, "[data-testid=stSidebar] [data-testid=stSelectbox]")
     typed = box.find_element(By.TAG_NAME, "input").get_attribute("value") or ""
     return box.text + typed
 
@@ -167,71 +182,192 @@ def errors(browser):
     return [line for line in lines if "127.0.0.1" in line and "favicon" not in line]
 
 
-def open_page(browser, address, model="runs/own"):
+def open_page(browser, address, model=None):
     browser.get(address)
+    wait_for_page(browser)
+    if model:
+        box = find(browser, "[data-testid=stSidebar] [data-testid=stSelectbox] input")
+        after_a_run(browser, lambda: box.send_keys(model, Keys.ENTER))
+        until(lambda: model in chosen_model(browser))
+
+
+def wait_for_page(browser):
     shown(browser, "A small language model tells stories")
-    until(lambda: button(browser, "Write").is_displayed())
+    until(lambda: button(browser, "Write") or button(browser, "Stop"))
     find(browser, "[data-testid=stApp][data-test-script-state=notRunning]")
     browser.execute_script(COUNT_RUNS)
-    box = find(browser, "[data-testid=stSelectbox] input")
-    after_a_run(browser, lambda: box.send_keys(model, Keys.ENTER))
-    until(lambda: model in chosen_model(browser))
 
 
-def length_slider(browser):
-    """The slider of the story's length, and what it shows."""
-    slider = find(browser, SLIDERS, 1)
-    return slider, find(browser, "[data-testid=stSlider]", 1).text
+def move_dial(browser, number, key):
+    """Move one of the dials in the side bar by keyboard, and wait until the page has heard of it;
+    what it shows then."""
+    handle = find(browser, SLIDERS, number).find_element(By.CSS_SELECTOR, HANDLE)
+    before = find(browser, SLIDERS, number).text
+    after_a_run(browser, lambda: handle.send_keys(key))
+    until(lambda: find(browser, SLIDERS, number).text != before)
+    return find(browser, SLIDERS, number).text
 
 
-def story(browser):
-    return find(browser, "[data-testid=stHtml]").text
+def story_view(browser, number=0):
+    """The component with one of the stories that can be seen."""
+    return until(lambda: browser.execute_script(FIND_STORIES)[number : number + 1])[0]
+
+
+def story(browser, number=0):
+    """The text of a story, as far as it is written."""
+    text = "return arguments[0].querySelector('.story').textContent"
+    return until(lambda: browser.execute_script(text, story_view(browser, number)))
+
+
+def words(browser, number=0):
+    """The words of a story that can be clicked, once it is finished."""
+    return until(lambda: story_view(browser, number).find_elements(By.CSS_SELECTOR, ".word"))
+
+
+def panel(browser, number=0):
+    """What is said about the word that was clicked, if one was."""
+    found = story_view(browser, number).find_element(By.CSS_SELECTOR, ".panel")
+    return found.text if found.is_displayed() else ""
+
+
+def bottom(browser, element):
+    """Where an element ends, in pixels from the top of the window."""
+    return browser.execute_script("return arguments[0].getBoundingClientRect().bottom", element)
 
 
 @pytest.mark.parametrize("browser", WIDTHS, indirect=True)
 def test_a_story_is_written_explained_and_nothing_complains(browser, address):
     open_page(browser, address)
     prompt = find(browser, "textarea[aria-label='How does it begin?']")
-    prompt.send_keys(Keys.CONTROL, "a")
     text = "The <b>cat</b> & $x$"
-    after_a_run(browser, lambda: prompt.send_keys(text, Keys.CONTROL, Keys.ENTER))
-    slider, shows = length_slider(browser)
-    assert "200" in shows
-    after_a_run(browser, lambda: slider.send_keys(Keys.ARROW_LEFT))  # by keyboard
-    until(lambda: "190" in length_slider(browser)[1])
-    after_a_run(browser, lambda: click(browser, "Write"))
-    until(lambda: len(story(browser)) > 40)
+    until(lambda: prompt.send_keys(Keys.CONTROL, "a") is None)
+    prompt.send_keys(text)
+    click(browser, "Write")
+    until(lambda: len(story(browser)) > 60)
+    first_words = words(browser)
     assert story(browser).startswith(text)
-    tab(browser, "Why this word?")
-    shown(browser, "had a chance of")
+
+    height = browser.execute_script("return window.innerHeight")
+    until(lambda: button(browser, "Write"))
+    assert bottom(browser, prompt) < height
+    assert bottom(browser, button(browser, "Write")) < height
+    assert bottom(browser, first_words[5]) < height / 2  # the story begins in the upper half
+    scrolled = browser.execute_script(
+        "const view = arguments[0].querySelector('.story');"
+        "return view.scrollHeight > view.clientHeight + 1",
+        story_view(browser),
+    )
+    assert not scrolled  # it is as long as it is
+    assert button(browser, "Stop") is None
+
+    chosen = next(word for word in first_words if "at" in word.text)
+    until(lambda: chosen.click() is None)
+    until(lambda: chosen.text.strip() in panel(browser))
+    assert "was given. The model thought its chance" in panel(browser)
     width = browser.execute_script("return document.documentElement.scrollWidth")
     assert width <= browser.execute_script("return window.innerWidth") + 1  # no sideways scrolling
     assert errors(browser) == []
 
 
-def test_stop_works_at_once_and_the_story_so_far_stays(browser, address):
+def test_words_are_reached_by_keyboard(browser, address):
+    open_page(browser, address)
+    click(browser, "Write")
+    first_words = words(browser)
+    browser.execute_script("arguments[0].focus()", first_words[0])
+    for key in (Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ENTER):
+        focused(browser).send_keys(key)
+    until(lambda: panel(browser))
+    assert f"“{first_words[2].text.strip()}”" in panel(browser)
+    assert "what the model listened to" in panel(browser)
+    assert first_words[2].get_attribute("class").split()[-1] == "chosen"
+    focused(browser).send_keys(Keys.ESCAPE)
+    until(lambda: panel(browser) == "")
+
+
+def focused(browser):
+    """The element with the focus, which `document` does not know within a component."""
+    return browser.execute_script(
+        "return arguments[0].getRootNode().activeElement", story_view(browser)
+    )
+
+
+def test_neither_a_dial_nor_a_reload_ends_a_story_but_stop_does(browser, address):
     open_page(browser, address, "runs/slow")  # 400 tokens take it a quarter of a minute or more
-    slider, _ = length_slider(browser)
-    after_a_run(browser, lambda: slider.send_keys(Keys.END))
+    assert "400" in move_dial(browser, 1, Keys.END)
     click(browser, "Write")
     until(lambda: len(story(browser)) > 60)
+    assert "0.85" in move_dial(browser, 0, Keys.ARROW_RIGHT)
+    length = len(story(browser))
+    until(lambda: len(story(browser)) > length + 40)
+    written = story(browser)
+    browser.refresh()
+    wait_for_page(browser)
+    assert story(browser).startswith(written)
+    until(lambda: len(story(browser)) > len(written) + 40)
     click(browser, "Stop")
     shown(browser, "Save as text")  # drawn below the story, once nothing is being written
-    length = len(story(browser))
-    time.sleep(2)
-    assert len(story(browser)) == length > 60
+    shown(browser, "Written by runs/slow.")
+    assert len(words(browser)) < 400 + 40  # fewer than it was to have, and those of the prompt
+    assert button(browser, "Write") is not None
     assert errors(browser) == []
 
 
-def test_fine_tuning_on_an_uploaded_file(browser, address, tmp_path):
-    (tmp_path / "mine.txt").write_text("\n\n\n".join(practice_stories(6)), encoding="utf-8")
-    open_page(browser, address)
+def give_files(browser, *files):
+    """Upload files in one go."""
+    box = find(browser, "input[type=file]")
+    after_a_run(browser, lambda: box.send_keys("\n".join(map(str, files))))
+
+
+def write_files(folder, number, stories_each):
+    """Files of one name, in folders of their own, with practice stories."""
+    texts = practice_stories(number * stories_each)
+    files = []
+    for i in range(number):
+        file = folder / str(i) / "mine.txt"
+        file.parent.mkdir()
+        some = texts[i * stories_each : (i + 1) * stories_each]
+        file.write_text("\n\n\n".join(some), encoding="utf-8")
+        files.append(file)
+    return files
+
+
+def test_neither_a_dial_nor_a_reload_ends_fine_tuning_but_stop_keeps_the_best(
+    browser, address, tmp_path
+):
+    open_page(browser, address, "runs/own")
     tab(browser, "Make it yours")
-    file = find(browser, "input[type=file]")
-    after_a_run(browser, lambda: file.send_keys(str(tmp_path / "mine.txt")))
-    shown(browser, "mine.txt")
+    give_files(browser, *write_files(tmp_path, 2, stories_each=60))
+    shown(browser, "mine.txt: 60 stories")
+    shown(browser, "mine.txt (number 2 of this name): 60 stories")
     click(browser, "Teach it")
+    shown(browser, "reading your stories, round 1")
+    move_dial(browser, 0, Keys.ARROW_RIGHT)
+    shown(browser, "reading your stories, round")
+    browser.refresh()
+    wait_for_page(browser)
+    shown(browser, "runs/mine: reading your stories, round 2")  # above all tabs
+    tab(browser, "Make it yours")
+    click(browser, "Stop")
     shown(browser, "It has learnt")
+    shown(browser, "made up for practice")
     click(browser, "Write with it")
     until(lambda: "runs/mine" in chosen_model(browser))
+    assert errors(browser) == []
+
+
+def test_fine_tuning_ends_by_itself_and_a_name_that_exists_asks(browser, address, tmp_path):
+    open_page(browser, address, "runs/own")
+    tab(browser, "Make it yours")
+    name = find(browser, "input[aria-label='Name of the new model']")
+    name.send_keys(Keys.CONTROL, "a")
+    after_a_run(browser, lambda: name.send_keys("few", Keys.ENTER))
+    give_files(browser, *write_files(tmp_path, 1, stories_each=6))
+    shown(browser, "mine.txt: 6 stories")
+    click(browser, "Teach it")
+    shown(browser, "It is in runs/few.")
+    click(browser, "Teach it")
+    shown(browser, "There is a model runs/few already. Replace it?")
+    click(browser, "Leave it")
+    until(lambda: button(browser, "Leave it") is None)
+    assert button(browser, "Teach it") is not None
     assert errors(browser) == []

@@ -76,7 +76,7 @@ def test_a_token_is_shown_so_that_it_is_understood(piece, before, shown):
 
 @pytest.mark.parametrize(
     "chance, words",
-    [(0.0, "less than 0.1%"), (0.0234, "2.3%"), (0.345, "34%"), (1.0, "100%")],
+    [(0.0, "less than 0.1%"), (0.0234, "2.3%"), (0.345, "34%"), (0.999, "more than 99%")],
 )
 def test_a_chance_is_as_exact_as_it_needs_to_be(chance, words):
     assert percent(chance) == words

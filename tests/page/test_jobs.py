@@ -1,4 +1,7 @@
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +54,30 @@ def test_a_job_runs_until_it_is_stopped():
     job.stop()
     job.wait()
     assert not job.is_running and not job.is_stopping
+
+
+SCRIPT = """
+import threading, time
+from slm.page.jobs import Job
+
+class Saving(Job):
+    def work(self):
+        while not self.should_stop:
+            time.sleep(0.01)
+        print("saved")
+
+job = Saving()
+starter = threading.Thread(target=job.start, daemon=True)  # as Streamlit's scripts are run
+starter.start()
+starter.join()
+"""
+
+
+def test_when_the_server_ends_a_job_ends_early_but_in_order():
+    root = Path(slm.__file__).parents[1]
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600)
+    assert done.stdout == "saved\n", done.stderr
 
 
 @pytest.mark.parametrize(
