@@ -96,7 +96,7 @@ def train(
         )
     except SaveError as error:
         save_elsewhere(error.run)
-        raise
+        raise OSError(error.reason) from None
     if os.environ.get("RANK", "0") == "0":
         print(f"The model is in {run.folder}.")
 

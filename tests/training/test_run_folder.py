@@ -452,6 +452,22 @@ def test_signals_that_come_together_are_one_wish(names):
     assert_same_weights(run_tiny().folder, whole)
 
 
+def test_a_stop_during_an_evaluation_keeps_its_score_and_its_step(monkeypatch):
+    whole = run_tiny(folder="whole")
+    evaluate = slm.evaluate
+
+    def evaluate_while_a_signal_comes(*arguments):
+        stop()
+        return evaluate(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("slm.training.evaluation_callback.evaluate", evaluate_while_a_signal_comes)
+        run = run_tiny()
+    assert len(run.history.steps) == 4
+    assert run.history.evaluations == whole.history.evaluations[:1]
+    assert_same_weights(run_tiny().folder, whole)
+
+
 def test_a_signal_while_the_end_is_saved_does_not_cost_it(monkeypatch):
     save_end = RunFolder.save_end
 
