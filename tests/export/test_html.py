@@ -116,7 +116,9 @@ def test_one_that_is_too_large_is_refused_with_what_to_do(
     folder = slm.save_model(tmp_path / "mine", random_model(**fields), tokenizer)
     file = tmp_path / "story.html"
     file.write_text("mine")
-    with pytest.raises(ValueError, match=r"above the limit of 0\.05 MB: export a smaller") as caught:
+    with pytest.raises(
+        ValueError, match=r"above the limit of 0\.05 MB: export a smaller"
+    ) as caught:
         export_html(folder, file, max_megabytes=0.05)
     assert file.read_text() == "mine"
     enough = float(re.search(r"max_megabytes to (\S+)\.$", str(caught.value))[1])
