@@ -34,7 +34,13 @@ from slm.training.progress import ProgressBar, StopRequest, stop_after_step
 from slm.training.schedule import learning_rate_factor
 from slm.training.step import DivergedError, make_scaler, train_step
 from slm.utils.files import expand_home
-from slm.utils.folder_marker import FINE_TUNED, check_kind, claim_folder, lock_folder
+from slm.utils.folder_marker import (
+    FINE_TUNED,
+    check_kind,
+    claim_folder,
+    lock_folder,
+    remove_if_empty,
+)
 from slm.utils.printing import say
 from slm.utils.settings_checks import split_settings
 from slm.utils.write_errors import explain_write_errors
@@ -94,7 +100,7 @@ def finetune(
 
     # The folder shows what is wrong with it before hours of training; and until all is saved, a
     # signal that ends the process only stops the training.
-    with _hold(folder, model, tokenizer), stop_after_step() as stop:
+    with _claim_and_lock(folder, model, tokenizer), stop_after_step() as stop:
         tuned = copy.deepcopy(model)
         tuned.to(pick_device(config.device)).requires_grad_(True)
         measured = {"yours": held_out, "ordinary": ordinary.validation[:100]}
@@ -125,7 +131,7 @@ def finetune(
         if folder is not None and early_stopping.scores:
             is_saved = _save(folder, tuned, tokenizer, adapter)
         elif folder is not None:
-            say(f"No epoch is complete: nothing was saved, and {folder} is as it was.")
+            say(f"No epoch is complete: nothing was saved in {folder}.")
     return FineTuned(
         model=tuned,
         tokenizer=tokenizer,
@@ -149,22 +155,30 @@ def _train_config(config: FineTuneConfig, steps: int) -> TrainConfig:
 
 
 @contextmanager
-def _hold(folder: Path | None, model: Transformer, tokenizer: Tokenizer) -> Iterator[None]:
+def _claim_and_lock(
+    folder: Path | None, model: Transformer, tokenizer: Tokenizer
+) -> Iterator[None]:
     """Make the folder, if one is named, one for fine-tuned models, and keep other processes out.
 
-    Raises ValueError if it holds anything else than such a model of the same shape and tokenizer.
+    A new folder is removed again if nothing was saved in it. Raises ValueError if the folder holds
+    anything else than a fine-tuned model of the same shape and tokenizer.
     """
     if folder is None:
         yield
         return
+    was_there = folder.exists()
     with explain_write_errors(folder):
         check_kind(folder, FINE_TUNED)
         will_be_replaced = check_replaceable(folder, model, tokenizer)
         claim_folder(folder, FINE_TUNED)
-    with lock_folder(folder):
-        if will_be_replaced:
-            say(f"{folder} holds a fine-tuned model already: the new one will replace it.")
-        yield
+    try:
+        with lock_folder(folder):
+            if will_be_replaced:
+                say(f"{folder} holds a fine-tuned model already: the new one will replace it.")
+            yield
+    finally:
+        if not was_there:
+            remove_if_empty(folder)
 
 
 def _save(
@@ -172,8 +186,8 @@ def _save(
 ) -> bool:
     """Save the model and LoRA's adapter; where that fails, say so: the model must not be lost."""
     try:
-        shutil.rmtree(folder / "adapter", ignore_errors=True)  # of a model that is replaced
         save_model_as(FINE_TUNED, folder, model, tokenizer)
+        shutil.rmtree(folder / "adapter", ignore_errors=True)  # of a model that was replaced
         if adapter:
             # Embeddings are not adapted: without this, peft would look for them in the base model.
             adapter.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)

@@ -79,3 +79,11 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
                 f"Another process is training in {folder}: wait for it, or name another folder."
             )
         yield
+
+
+def remove_if_empty(folder: str | Path) -> None:
+    """Remove a claimed folder in which nothing but its marker was ever written."""
+    folder = Path(folder)
+    if [path.name for path in folder.iterdir()] == [MARKER]:
+        (folder / MARKER).unlink()
+        folder.rmdir()

@@ -532,3 +532,12 @@ def test_long_texts_of_every_script_are_cut_into_short_parts(tokenizer, script):
 def test_a_number_or_an_abbreviation_does_not_end_a_sentence(tokenizer):
     text = "Pi is 3.14159265358979 or so. The end came."
     assert split_long(text, tokenizer, 32) == ["Pi is 3.14159265358979 or so.", "The end came."]
+
+
+def test_a_new_folder_in_which_nothing_was_saved_is_removed_again(tune, tmp_path):
+    done = tune(
+        folder=tmp_path / "new",
+        callback=lambda *_: signal.raise_signal(signal.SIGINT),
+    )
+    assert done.folder is None
+    assert not (tmp_path / "new").exists()
