@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slm.model.transformer import Transformer, evaluating
+from slm.stories.cleaning import Stories
 from slm.tokenizer.byte_pair import Tokenizer
 
 
@@ -30,12 +31,19 @@ class Evaluation:
 
 
 def evaluate(
-    model: Transformer, tokenizer: Tokenizer, stories: Sequence[str], *, batch_size: int = 16
+    model: Transformer,
+    tokenizer: Tokenizer,
+    stories: Sequence[str] | Stories,
+    *,
+    batch_size: int = 16,
 ) -> Evaluation:
     """Measure, in float32, how well a model predicts stories that it has not seen.
 
-    Raises ValueError without a story, or where model and tokenizer do not belong together.
+    Of what `slm.load_stories` gives, these are the validation stories. Raises ValueError without a
+    story, or where model and tokenizer do not belong together.
     """
+    if isinstance(stories, Stories):
+        stories = stories.validation
     return summarize(token_nats(model, tokenizer, stories, batch_size=batch_size), stories)
 
 

@@ -6,6 +6,7 @@ The command line makes an option of each field, with the comment beside it as it
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, get_args
 
 from slm.utils.settings_checks import check, check_choice, split_settings
@@ -43,8 +44,8 @@ class ModelConfig:
     def __post_init__(self):
         if self.n_kv_heads is None:
             object.__setattr__(self, "n_kv_heads", self.n_heads)
-        if self.d_ff is None and isinstance(self.d_model, int):
-            object.__setattr__(self, "d_ff", -(-self.d_model * 8 // 96) * 32)
+        if self.d_ff is None and isinstance(self.d_model, Integral):
+            object.__setattr__(self, "d_ff", -(-int(self.d_model) * 8 // 96) * 32)
         check(self, "vocab_size", "context_length", "n_layers", whole=True, low=1)
         check(self, "n_heads", "n_kv_heads", "d_model", "d_ff", whole=True, low=1)
         check(self, "rope_theta", "norm_eps")
@@ -136,11 +137,12 @@ class SamplingConfig:
     top_p: float | None = None  # keep the fewest likeliest tokens that reach this probability
     min_p: float | None = 0.05  # keep tokens at least this share as likely as the likeliest
     repetition_penalty: float = 1.0  # above 1: tokens that have occurred become less likely
+    dry_multiplier: float = 0.0  # above 0: runs of tokens become less likely to come again
     seed: int | None = None  # the same seed writes the same story; None: another each time
 
     def __post_init__(self):
         check(self, "max_new_tokens", "top_k", whole=True, low=1)
-        check(self, "temperature", low=0)
+        check(self, "temperature", "dry_multiplier", low=0)
         check(self, "top_p", "min_p", low=0, high=1)
         check(self, "repetition_penalty")
         check(self, "seed", whole=True, low=0)
@@ -180,7 +182,7 @@ class ServerLimits:
     prompt: int = 20_000  # characters of one prompt
     tokens: int = 2_000  # new ones of one story
     body: int = 1_000_000  # bytes of a request
-    connections: int = 200  # open at the same time; each may hold a body in memory
+    connections: int = 900  # open at the same time; each may hold a body in memory
     cache_megabytes: float = 2_000.0  # of the key-value cache, which grows with use
     unread: int = 256  # tokens of a streamed story that are written ahead of a slow reader
     header_seconds: float = 10.0  # in which a request's headers must have come

@@ -8,8 +8,10 @@ from slm.settings import ModelConfig
 from slm.tokenizer.training import train_tokenizer
 
 torch.set_num_threads(1)  # the models here are so small that a second thread only costs time
-# A shell that starts pytest in the background has it ignore Ctrl-C, which some tests send.
+# Where pytest runs in the background, or under nohup, it ignores what some tests send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 TALE = "Once upon a time there was a cat. The cat saw the other cat, and then they sat on the mat. "
 
 

@@ -9,6 +9,7 @@ from slm.checkpoint.saving import save_model
 from slm.evaluation import Evaluation, evaluate, token_nats
 from slm.model.transformer import Transformer, evaluating
 from slm.settings import ModelConfig
+from slm.stories.cleaning import Cleaning, Stories
 from slm.stories.practice import practice_stories
 from slm.tokenizer.byte_pair import Tokenizer, load_tokenizer
 from slm.tokenizer.training import train_tokenizer
@@ -135,6 +136,13 @@ def test_the_mode_comes_back_even_after_an_error(tokenizer, training):
         raise RuntimeError
     assert model.training is training
     assert torch.is_grad_enabled()
+
+
+def test_of_loaded_stories_the_validation_stories_are_scored(tokenizer):
+    model = Transformer(ModelConfig(vocab_size=tokenizer.vocab_size, n_layers=1, d_model=16))
+    texts = practice_stories(5)
+    stories = Stories(texts[2:], texts[:2], "five", False, Cleaning(5, 0, 0, 0, 0, 5))
+    assert evaluate(model, tokenizer, stories) == evaluate(model, tokenizer, texts[:2])
 
 
 @pytest.mark.parametrize("stories", [[], "One story is no list."])

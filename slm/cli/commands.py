@@ -4,16 +4,23 @@ They are thin layers over the functions of the package with the same names. PyTo
 `slm` is first asked for one of those, so that the help comes at once."""
 
 import os
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
 import slm
 from slm.cli.options import ModelOptions, TrainOptions, as_settings
 from slm.settings import FineTuneConfig, Preset, SamplingConfig, ServerLimits
+from slm.utils.files import model_name
+
+if TYPE_CHECKING:
+    from slm.finetuning import FineTuned
+    from slm.training import Run
 
 
 def generate(
@@ -73,6 +80,8 @@ def train(
         folder: Where the run is saved, and resumed; None: a name made from its settings.
         fresh: Start over, do not resume the run in the folder.
     """
+    from slm.training.run_folder import SaveError
+
     load_stories = partial(slm.load_stories, stories, n=n_stories)
     if "WORLD_SIZE" in os.environ:  # torchrun has started several processes
         from slm.hardware.processes import ProcessGroup
@@ -81,11 +90,23 @@ def train(
     else:
         loaded = load_stories()
     settings = as_settings(model, training)
-    run = slm.train(
-        loaded, preset=preset, tokenizer=tokenizer, folder=folder, fresh=fresh, **settings
-    )
+    try:
+        run = slm.train(
+            loaded, preset=preset, tokenizer=tokenizer, folder=folder, fresh=fresh, **settings
+        )
+    except SaveError as error:
+        save_elsewhere(error.run)
+        raise OSError(error.reason) from None
     if os.environ.get("RANK", "0") == "0":
         print(f"The model is in {run.folder}.")
+
+
+def save_elsewhere(trained: "Run | FineTuned") -> None:
+    """Save a model, which would end with this process, where temporary files are kept."""
+    folder = mkdtemp(prefix="slm-")
+    with suppress(OSError):  # no room there either: the sentence that follows says why
+        slm.save_model(folder, trained.model, trained.tokenizer)
+        print(f"The model is in {folder} instead: move it from there.", flush=True)
 
 
 def evaluate(
@@ -159,7 +180,9 @@ def finetune(
     tuned = slm.finetune(transformer, tokenizer, stories, folder=folder, **asdict(settings))
     print(tuned)
     if tuned.folder is None:
-        raise OSError(f"The model could not be saved in {folder}.")
+        if tuned.epochs:
+            save_elsewhere(tuned)
+        raise OSError(f"The model was not saved in {folder}.")
     print(f"\nThe model is in {tuned.folder}.")
 
 
@@ -298,7 +321,7 @@ def serve(
     )
     server.serve(
         *slm.load_model(model),
-        server.served_name(model),
+        model_name(model),
         host=host,
         port=port,
         limits=limits,

@@ -16,19 +16,19 @@ from pathlib import Path
 
 import safetensors.torch
 
-from slm.checkpoint.loading import find_model, load_model
+from slm.checkpoint.loading import load_model
 from slm.export.html_tokenizer import describe_tokenizer
 from slm.model.transformer import Transformer, parameter_count
 from slm.quantization.matrix import quantize
 from slm.settings import ModelConfig, SamplingConfig
 from slm.tokenizer.byte_pair import Tokenizer
-from slm.utils.files import expand_home, write
+from slm.utils.files import expand_home, model_name, write
 from slm.utils.printing import say
 from slm.utils.write_errors import explain_write_errors
 
-PARTS = Path(__file__).parent / "storyteller"
-MOST_MEGABYTES = 5.0  # what a mail or a messenger takes without complaint
-LETTERS_PER_BYTE = 4 / 3  # in base64
+PAGE_FOLDER = Path(__file__).parent / "storyteller"
+MAX_MEGABYTES = 5.0  # what a mail or a messenger takes without complaint
+BASE64_EXPANSION = 4 / 3
 GROUP_SIZE = 32  # weights that share a scale in 4 bits
 
 
@@ -37,7 +37,7 @@ def export_html(
     file: str | Path,
     *,
     title: str = "A story-teller",
-    max_megabytes: float = MOST_MEGABYTES,
+    max_megabytes: float = MAX_MEGABYTES,
 ) -> Path:
     """Write a saved model as one HTML file that writes stories in any browser; return its path.
 
@@ -52,7 +52,7 @@ def export_html(
     model, tokenizer = load_model(folder)
     _check_computable(model.config)
     _check_size(model.config, max_megabytes)
-    name = find_model(folder).resolve().name
+    name = model_name(folder)
     file = expand_home(file)
     sizes = {}  # megabytes of the page for each number of bits that was tried
     with explain_write_errors(file):
@@ -70,8 +70,8 @@ def export_html(
 def _check_computable(config: ModelConfig) -> None:
     if config.rope_scaling is not None:
         raise ValueError(
-            "The page's transformer has no scaled rotary positions, and this model has: use "
-            "export_gguf or export_onnx."
+            "This model's rotary positions are scaled (rope_scaling), which the page does not "
+            "support: use export_gguf or export_onnx."
         )
 
 
@@ -81,14 +81,14 @@ def _check_size(config: ModelConfig, max_megabytes: float) -> None:
     in_8_bits = tables * config.vocab_size * config.d_model
     in_4_bits = parameter_count(config) - in_8_bits
     weight_bytes = in_8_bits + in_4_bits * (1 / 2 + 2 / GROUP_SIZE)  # and a scale for each group
-    megabytes = weight_bytes * LETTERS_PER_BYTE / 1e6
+    megabytes = weight_bytes * BASE64_EXPANSION / 1e6
     if megabytes > 2 * max_megabytes:
         raise _too_large(megabytes, max_megabytes)
 
 
 def _too_large(megabytes: float, max_megabytes: float) -> ValueError:
     return ValueError(
-        f"The file would have {megabytes:.1f} MB, and at most {max_megabytes:g} are allowed: "
+        f"The page would be {megabytes:.1f} MB, above the limit of {max_megabytes:g} MB: "
         f"export a smaller model, or set max_megabytes to {math.ceil(megabytes)}."
     )
 
@@ -121,12 +121,18 @@ def _assemble(model: Transformer, tokenizer: Tokenizer, name: str, title: str) -
         "tokenizer": _script_json(describe_tokenizer(tokenizer)),
         "weights": _packed_weights(model),
     }
-    for path in PARTS.iterdir():
-        contents[path.name] = path.read_text(encoding="utf-8").strip()
-    index = contents["index.html"]
-    # All places at once: what is put into one is never taken for another.
-    page = re.sub(r"\{\{([\w.]+)\}\}", lambda place: contents[place[1]], index)
+
+    def content(placeholder: re.Match) -> str:
+        name = placeholder[1]
+        return contents[name] if name in contents else _page_file(name)
+
+    # In one pass: text that is inserted is never searched for placeholders.
+    page = re.sub(r"\{\{([\w.]+)\}\}", content, _page_file("index.html"))
     return (page + "\n").encode("utf-8", "replace")
+
+
+def _page_file(name: str) -> str:
+    return (PAGE_FOLDER / name).read_text(encoding="utf-8").strip()
 
 
 def _settings(model: Transformer, name: str) -> dict:

@@ -31,14 +31,14 @@ def describe_tokenizer(tokenizer: Tokenizer) -> dict:
 def _check(content: dict) -> None:
     model = content["model"]
     if model.get("type") != "BPE":
-        raise _unsupported(f"it is no byte pair encoding but {model.get('type')}")
+        raise _unsupported(f"it is a {model.get('type')} tokenizer, not byte pair encoding")
     if not set(model["vocab"]) >= ALL_BYTES:
-        raise _unsupported("it does not begin with the 256 bytes")
+        raise _unsupported("its vocabulary lacks some of the 256 bytes")
     for key in REFUSED:
         if model.get(key):
             raise _unsupported(f"its {key} is {model[key]!r}")
     if not all(token.get("special") for token in content["added_tokens"]):
-        raise _unsupported("it has added tokens that a text may contain")
+        raise _unsupported("it has added tokens that are not special")
     try:
         name = byte_level_rules(content)
     except ValueError as error:

@@ -15,7 +15,8 @@ def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
     is not uploaded.
 
     Raises
-    FileNotFoundError without a model, and what huggingface_hub raises, as without a login.
+    FileNotFoundError without a model, and ConnectionError where the hub cannot be reached or
+    refuses it, as without a login.
     """
     from huggingface_hub import HfApi
 
@@ -24,6 +25,11 @@ def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
         title = name.rpartition("/")[2]
         model_card(folder, title=title)
     api = HfApi()
-    address = api.create_repo(name, private=private, exist_ok=True)
-    api.upload_folder(folder_path=folder, repo_id=name, ignore_patterns=PRIVATE_FILES)
+    try:
+        address = api.create_repo(name, private=private, exist_ok=True)
+        api.upload_folder(folder_path=folder, repo_id=name, ignore_patterns=PRIVATE_FILES)
+    except Exception as error:  # of the network's own libraries, which change with the version
+        reason = " ".join(str(error).split()) or type(error).__name__
+        hint = "log in with `hf auth login`, and check the name and the connection"
+        raise ConnectionError(f"{name} cannot be uploaded: {hint} ({reason}).") from None
     return str(address)

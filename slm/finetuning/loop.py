@@ -30,7 +30,7 @@ from slm.stories.loading import load_stories
 from slm.stories.opening import commonest_opening
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.training.optimizer import Optimizers, make_optimizers
-from slm.training.progress import ProgressBar, stop_after_step
+from slm.training.progress import ProgressBar, StopRequest, stop_after_step
 from slm.training.schedule import learning_rate_factor
 from slm.training.step import DivergedError, make_scaler, train_step
 from slm.utils.files import expand_home
@@ -75,7 +75,7 @@ def finetune(
     holds something else than a fine-tuned model of this shape or that another process trains in,
     and for a loss that becomes NaN before any epoch was better than the model at the start; OSError
     where nothing can be written in `folder`. If only the last save fails, a message says so, and
-    the model is still returned.
+    the model is still returned. Nothing is saved if the run is stopped before its first epoch ends.
     """
     (settings,) = split_settings(settings, FineTuneConfig)
     config = FineTuneConfig(**settings)
@@ -92,7 +92,9 @@ def finetune(
     batches = ReplayBatches(own, ordinary.train, tokenizer, context_length, config)
     folder = None if folder is None else expand_home(folder)
 
-    with _hold(folder, model, tokenizer):  # now: it shows before hours of training what is wrong
+    # The folder shows what is wrong with it before hours of training; and until all is saved, a
+    # signal that ends the process only stops the training.
+    with _hold(folder, model, tokenizer), stop_after_step() as stop:
         tuned = copy.deepcopy(model)
         tuned.to(pick_device(config.device)).requires_grad_(True)
         measured = {"yours": held_out, "ordinary": ordinary.validation[:100]}
@@ -113,12 +115,17 @@ def finetune(
                 optimizers,
                 train_config,
                 early_stopping,
+                stop,
                 callback,
             )
         if adapter:
             tuned = copy.deepcopy(adapter).merge_and_unload()
         tuned.to("cpu").eval()
-        is_saved = folder is not None and _save(folder, tuned, tokenizer, adapter)
+        is_saved = False
+        if folder is not None and early_stopping.scores:
+            is_saved = _save(folder, tuned, tokenizer, adapter)
+        elif folder is not None:
+            say(f"No epoch is complete: nothing was saved, and {folder} is as it was.")
     return FineTuned(
         model=tuned,
         tokenizer=tokenizer,
@@ -187,6 +194,7 @@ def _train_epochs(
     optimizers: Optimizers,
     config: TrainConfig,
     early_stopping: EarlyStopping,
+    stop: StopRequest,
     callback: Callback | None,
 ) -> None:
     """Train until all steps are done or the held-out score no longer gets better.
@@ -202,7 +210,7 @@ def _train_epochs(
     torch.manual_seed(config.seed)  # dropout draws from the global state
     model.train()
     text = ""
-    with stop_after_step() as stop, ProgressBar() as bar, AdaptiveThreads() as adapt_threads:
+    with ProgressBar() as bar, AdaptiveThreads() as adapt_threads:
         for step in range(1, config.steps + 1):
             factor = learning_rate_factor((step - 0.5) / config.steps, config)
             learning_rate = config.learning_rate * factor

@@ -13,6 +13,9 @@ from torch import Tensor
 from slm.settings import SamplingConfig
 
 GREEDY_BELOW = 1e-6  # a lower temperature means: always the likeliest token
+DRY_ALLOWED_LENGTH = 2  # tokens: what would go on with a shorter run is not penalized
+DRY_BASE = 1.75  # how many times larger each further token of the run makes the penalty
+DRY_LONGEST_RUN = 50  # tokens: its penalty is enough for any logit, and comparing more takes time
 
 
 def new_generator(seed: int | None) -> torch.Generator:
@@ -25,13 +28,18 @@ def new_generator(seed: int | None) -> torch.Generator:
     return generator
 
 
-def ids_to_penalize(ids: Sequence[int], end_ids: Sequence[int]) -> Sequence[int]:
-    """The ids of a row that a repetition penalty applies to: all that have occurred in the story.
+def ids_to_penalize(
+    rows: Sequence[Sequence[int]], sampling: SamplingConfig, end_ids: Sequence[int]
+) -> list[Sequence[int]] | None:
+    """The ids of each row that penalties apply to: all that have occurred in the story. None where
+    `sampling` has no penalty.
 
     Where the token that begins the story can also end it, that first one does not count: otherwise
-    the penalty would make the end of the story less likely.
+    the repetition penalty would make the end of the story less likely.
     """
-    return ids[1:] if ids[0] in end_ids else ids
+    if sampling.repetition_penalty == 1 and sampling.dry_multiplier == 0:
+        return None
+    return [ids[1:] if ids[0] in end_ids else ids for ids in rows]
 
 
 def apply_repetition_penalty(
@@ -47,6 +55,50 @@ def apply_repetition_penalty(
         seen = torch.tensor(ids, dtype=torch.long, device=logits.device)  # (S,)
         scores = logits[row, seen]  # (S,)
         logits[row, seen] = torch.where(scores > 0, scores / penalty, scores * penalty)
+    return logits
+
+
+def repeated_runs(ids: Sequence[int]) -> dict[int, int]:
+    """The tokens that would make the newest run of tokens come again, each with the run's length.
+
+    Where the newest token has occurred before, the run goes back from there as far as the tokens
+    before both places are the same, up to DRY_LONGEST_RUN. The token that followed it there would
+    make it one longer.
+    """
+    lengths = {}
+    newest = len(ids) - 1
+    places = [place for place, id in enumerate(ids[:-1]) if id == ids[-1]]
+    for place in places:
+        longest = min(place + 1, DRY_LONGEST_RUN)
+        length = 1
+        while length < longest and ids[place - length] == ids[newest - length]:
+            length += 1
+        following = ids[place + 1]
+        lengths[following] = max(length, lengths.get(following, 0))
+    return lengths
+
+
+def apply_dry(logits: Tensor, previous: Sequence[Sequence[int]], multiplier: float) -> Tensor:
+    """Make the tokens less likely that would repeat a run of tokens of the row's `previous` ids.
+
+    The longer the run, the more is taken off the logit: `multiplier` for DRY_ALLOWED_LENGTH tokens,
+    and DRY_BASE times as much for each further one. So single words may come again, but a loop
+    becomes less likely each time round. (DRY, "don't repeat yourself": P. E. Weidmann 2024,
+    https://github.com/oobabooga/text-generation-webui/pull/5677; also in llama.cpp.)
+    """
+    rows = []
+    tokens = []
+    penalties = []
+    for row, ids in enumerate(previous):
+        for token, length in repeated_runs(ids).items():
+            if length >= DRY_ALLOWED_LENGTH:
+                rows.append(row)
+                tokens.append(token)
+                penalties.append(multiplier * DRY_BASE ** (length - DRY_ALLOWED_LENGTH))
+    if not rows:
+        return logits
+    logits = logits.clone()
+    logits[rows, tokens] -= torch.tensor(penalties, dtype=logits.dtype, device=logits.device)
     return logits
 
 
@@ -90,12 +142,14 @@ def next_token_probabilities(
 ) -> Tensor:
     """The probabilities `(B, V)` that the next token is drawn from, given its logits `(B, V)`.
 
-    `previous` are the ids that have occurred in each row, which the repetition penalty needs. Each
-    step works on the result of the one before it, in the same order as in transformers.
+    `previous` are the ids that have occurred in each row, which the penalties need. Each step
+    works on the result of the one before it, in the same order as in transformers.
     """
     logits = logits.float()
     if previous is not None and sampling.repetition_penalty != 1:
         logits = apply_repetition_penalty(logits, previous, sampling.repetition_penalty)
+    if previous is not None and sampling.dry_multiplier > 0:
+        logits = apply_dry(logits, previous, sampling.dry_multiplier)
     if sampling.temperature < GREEDY_BELOW:
         likeliest = logits.argmax(-1, keepdim=True)  # (B, 1)
         return torch.zeros_like(logits).scatter(1, likeliest, 1.0)
@@ -138,6 +192,6 @@ def choose_ids(
 
     For the other arguments see `next_token_probabilities` and `draw`.
     """
-    if sampling.temperature < GREEDY_BELOW and sampling.repetition_penalty == 1:
+    if sampling.temperature < GREEDY_BELOW and previous is None:
         return logits.argmax(-1).tolist()  # nothing to draw
     return draw(next_token_probabilities(logits, sampling, previous), generators).tolist()

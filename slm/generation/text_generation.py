@@ -39,9 +39,7 @@ def generate_ids(
     cache = decoder.new_cache(len(rows))
     logits = decoder.prefill(rows, cache)  # (B, V)
     for new_tokens in range(1, sampling.max_new_tokens + 1):
-        previous = None
-        if sampling.repetition_penalty != 1:
-            previous = [ids_to_penalize(row, end_ids) for row in rows]
+        previous = ids_to_penalize(rows, sampling, end_ids)
         new_ids = choose_ids(logits, sampling, generators, previous)
         for i, row in enumerate(rows):
             ended[i] = ended[i] or new_ids[i] in end_ids

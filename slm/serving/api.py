@@ -50,6 +50,7 @@ def create_app(
             max_waiting=limits.waiting,
             max_cache_bytes=limits.cache_megabytes * 1e6,
         )
+        app.state.reading = asyncio.Lock()  # of long prompts: see routes.new_job
         yield
         await asyncio.to_thread(app.state.batcher.close)
 

@@ -1,6 +1,7 @@
 """Continuous batching (Yu et al. 2022, Orca): many sequences are written at once, and each joins
 or leaves the batch between two decode steps, whenever it comes or ends."""
 
+import logging
 import math
 import threading
 from collections.abc import Sequence as ListOf
@@ -10,14 +11,18 @@ from torch import Tensor
 
 from slm.model.transformer import Transformer
 from slm.serving.model_runner import ModelRunner
-from slm.serving.sampler import sample, token_with_logprobs
+from slm.serving.sampler import sample, tokens_with_logprobs
 from slm.serving.scheduler import QueueFull, Scheduler
 from slm.serving.sequence import Sequence, Token
+
+logger = logging.getLogger(__name__)
+
+PROMPT_TOKENS_PER_STEP = 64  # that are read for each decode step, on average, while many wait
 
 
 class Batcher:
     """Writes up to `max_batch_size` sequences at once and lets `max_waiting` more wait. One thread
-    of its own decodes; the public methods may be called from any. Close it in the end."""
+    of its own decodes; the public methods may be called from any. Call `close` when done."""
 
     def __init__(
         self,
@@ -30,9 +35,10 @@ class Batcher:
         self.end_ids = end_ids  # each ends a story; the first stands for all
         self._runner = ModelRunner(model, max_batch_size, max_cache_bytes)
         self._scheduler = Scheduler(max_batch_size, max_waiting)
-        self._changed = threading.Condition()  # guards the scheduler's lists, and `_closing`
+        self._changed = threading.Condition()  # guards `waiting` and `_closing`
         self._closing = False
-        self._joining: Sequence | None = None  # neither waits any more nor runs yet
+        self._joining: Sequence | None = None  # admitted, but not yet in `running`
+        self._prompt_tokens = 0  # prefilled beyond what the decode steps since allow
         self._thread = threading.Thread(target=self._run, name="slm-batcher", daemon=True)
         self._thread.start()
 
@@ -44,13 +50,15 @@ class Batcher:
             self._runner.check_fits(sequence.max_length(self._runner.context_length))
         with self._changed:
             if self._closing:
-                raise QueueFull("The server is closing and begins no more stories.")
-            turned_out = self._scheduler.add(sequences)
-            for sequence in turned_out:
+                raise QueueFull("The server is shutting down and accepts no new requests.")
+            evicted = self._scheduler.add(sequences)
+            for sequence in evicted:
                 sequence.cancel()
             self._changed.notify()
-        for sequence in turned_out:
-            error = QueueFull("Others wait too: the request with the most stories gives way.")
+        for sequence in evicted:
+            error = QueueFull(
+                "This request was evicted: the queue is full and smaller requests wait."
+            )
             sequence.listener.on_error(sequence, error)
 
     def cancel(self, sequences: ListOf[Sequence]) -> None:
@@ -71,8 +79,10 @@ class Batcher:
     @property
     def busy(self) -> int:
         """How many sequences are being written or wait."""
-        in_between = 1 if self._joining is not None else 0  # its prompt is being read
-        return len(self._scheduler.running) + len(self._scheduler.waiting) + in_between
+        running = self._scheduler.running
+        joining = self._joining  # its prompt is being read
+        in_between = 1 if joining is not None and joining not in running else 0
+        return len(running) + len(self._scheduler.waiting) + in_between
 
     def close(self, finish: bool = True) -> None:
         """Stop; with `finish`, after all that has been submitted has been written."""
@@ -90,13 +100,24 @@ class Batcher:
 
     def _run(self) -> None:
         while self._wait_for_work():
-            self._admit()
-            self._step()
+            try:
+                self._admit()
+                self._step()
+            except Exception as error:  # without this thread, nobody would get an answer again
+                logger.exception("A decode step failed.")
+                self._fail(self._scheduler.running, error)
 
     def _admit(self) -> None:
-        """Let sequences join the batch as long as there is one whose turn it is."""
-        while self._next_to_join() is not None:
-            self._join(self._joining)
+        """Let sequences join the batch whose turn it is, but only so many as leave time to those
+        that are in it: however many wait, their prompts are read between many decode steps."""
+        while not self._scheduler.running or self._prompt_tokens < PROMPT_TOKENS_PER_STEP:
+            newcomer = self._next_to_join()
+            if newcomer is None:
+                break
+            if self._scheduler.running:
+                self._prompt_tokens += min(len(newcomer.ids), self._runner.context_length)
+            self._join(newcomer)
+        self._joining = None
 
     def _wait_for_work(self) -> bool:
         """Sleep until there is something to write. False: this is closing and all is done."""
@@ -126,6 +147,7 @@ class Batcher:
         than their share. None: nothing waits, or there is no room."""
         with self._changed:
             self._joining = None
+            self._drop_cancelled()
             newcomer = self._scheduler.next()
             if newcomer is None:
                 return None
@@ -134,7 +156,7 @@ class Batcher:
                 if preempted is None:
                     return None
                 self._preempt(preempted)
-            self._scheduler.waiting.remove(newcomer)
+            self._scheduler.admit(newcomer)
             self._joining = newcomer
             return newcomer
 
@@ -166,8 +188,13 @@ class Batcher:
             sequence.listener.on_error(sequence, error)
             return
         self._scheduler.running.append(sequence)
-        if sequence.prompt_logprobs:
-            self._report_prompt(sequence, logits)
+        self._joining = None
+        try:
+            if sequence.prompt_logprobs:
+                self._report_prompt(sequence, logits)
+        except Exception as error:
+            self._fail([sequence], error)
+            return
         if sequence.max_new_tokens == 0:  # only the prompt was of interest
             self._deliver(sequence, Token(self.end_ids[0], finish_reason="length"))
         else:
@@ -177,15 +204,13 @@ class Batcher:
         """Tell how likely each token of the prompt was, from the logits `(T, V)`; for the first of
         them there is nothing before."""
         prompt = sequence.ids[-len(logits) :]
-        tokens = [
-            token_with_logprobs(token_id, token_logits, sequence.logprobs)
-            for token_id, token_logits in zip(prompt[1:], logits[:-1], strict=True)
-        ]
+        tokens = tokens_with_logprobs(prompt[1:], logits[:-1], sequence.logprobs)
         sequence.listener.on_prompt(sequence, tokens)
 
     def _step(self) -> None:
         """One decode step: a token more for each sequence of the batch."""
         running = self._scheduler.running
+        self._prompt_tokens = max(self._prompt_tokens - PROMPT_TOKENS_PER_STEP, 0)
         if not running:
             return
         try:
@@ -203,8 +228,13 @@ class Batcher:
         except Exception as error:
             self._fail(sequences, error)
             return
-        for sequence, token_id, row_logits in zip(sequences, drawn, logits, strict=True):
-            token = token_with_logprobs(token_id, row_logits, sequence.logprobs)
+        for row, (sequence, token_id) in enumerate(zip(sequences, drawn, strict=True)):
+            row_logits = logits[row : row + 1]  # (1, V)
+            try:
+                [token] = tokens_with_logprobs([token_id], row_logits, sequence.logprobs)
+            except Exception as error:
+                self._fail([sequence], error)
+                continue
             if token_id in self.end_ids:
                 token = replace(token, id=self.end_ids[0])
             sequence.ids.append(token.id)
@@ -241,6 +271,6 @@ class Batcher:
             return
         row = running.index(sequence)
         self._runner.remove_row(row)
-        last = running.pop()
-        if last is not sequence:
-            running[row] = last
+        # In this order no other thread ever finds the last sequence missing.
+        running[row] = running[-1]
+        running.pop()

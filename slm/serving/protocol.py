@@ -88,7 +88,8 @@ class StreamOptions(ApiRequest):
 
 
 class SamplingFields(ApiRequest):
-    """How a story is written. Beyond OpenAI's fields: `top_k`, `min_p`, `repetition_penalty`."""
+    """How a story is written. Beyond OpenAI's fields: `top_k`, `min_p`, `repetition_penalty`,
+    `dry_multiplier`."""
 
     model: StrictStr | None = Field(None, description="see /v1/models; default: the one there is")
     max_tokens: Int | None = Field(
@@ -102,6 +103,7 @@ class SamplingFields(ApiRequest):
     top_k: Int | None = Field(DEFAULT.top_k, ge=1)
     min_p: Float | None = Field(DEFAULT.min_p, ge=0, le=1)
     repetition_penalty: Float | None = Field(DEFAULT.repetition_penalty, ge=0.01, le=10)
+    dry_multiplier: Float | None = Field(DEFAULT.dry_multiplier, ge=0, le=10)
     n: Int | None = Field(1, ge=1, description="stories for each prompt")
     seed: Int | None = Field(None, ge=0, lt=2**62)
     stop: Texts = Field(None, description="texts to stop before")

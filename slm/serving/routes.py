@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from slm.serving.batching import Batcher
 from slm.serving.errors import LONGEST_QUOTE, RequestError
-from slm.serving.prompts import read_prompts
+from slm.serving.prompts import ReadPrompt, read_prompts
 from slm.serving.protocol import (
     ChatCompletion,
     ChatCompletionRequest,
@@ -31,7 +31,7 @@ from slm.serving.responses import (
     whole_answer,
 )
 from slm.serving.story_job import StoryJob
-from slm.serving.validation import validate_chat, validate_completion
+from slm.serving.validation import StoryRequest, validate_chat, validate_completion
 from slm.settings import ServerLimits
 from slm.tokenizer.byte_pair import Tokenizer
 
@@ -94,6 +94,7 @@ def error_responses(*statuses: int) -> dict[int, dict]:
     return {status: {"model": ErrorResponse} for status in statuses}
 
 
+LARGE_BODY = 4_000  # bytes of a request, of which the prompts are read in a few milliseconds
 EVENT_STREAM = {"text/event-stream": {"schema": {}}}  # each event: the answer's next piece
 REFUSALS = error_responses(400, 401, 404, 408, 413, 429, 500, 503)
 
@@ -154,14 +155,25 @@ async def chat_completions(body: ChatCompletionRequest, request: Request, served
 
 
 async def new_job(validate: Callable, body: BaseModel, request: Request) -> StoryJob:
-    """What is to be written, for the client who asks. Long prompts take time to read: a thread does
-    that, so that others are answered meanwhile."""
+    """What is to be written, for the client who asks. Raises RequestError for what cannot be."""
     served = served_model(request)
-    asked = await asyncio.to_thread(validate, body, served.tokenizer, served.limits)
-    prompts = await asyncio.to_thread(read_prompts, asked, served.tokenizer)
+    batch = batcher(request)
+
+    def read() -> tuple[StoryRequest, list[ReadPrompt]]:
+        asked = validate(body, served.tokenizer, served.limits)
+        return asked, read_prompts(asked, served.tokenizer)
+
+    if int(request.headers.get("content-length", LARGE_BODY)) < LARGE_BODY:
+        asked, prompts = read()
+    else:
+        # Long prompts take time: a thread reads them, so that others are answered meanwhile. One
+        # request at a time, so that many of them leave time to those who decode.
+        async with request.app.state.reading:
+            if await request.is_disconnected():
+                raise RequestError(400, "The client is gone.")
+            asked, prompts = await asyncio.to_thread(read)
     client = request.client.host if request.client else ""
-    unread = served.limits.unread
-    return StoryJob(asked, prompts, served.tokenizer, batcher(request), client, unread)
+    return StoryJob(asked, prompts, served.tokenizer, batch, client, served.limits.unread)
 
 
 async def respond(job: StoryJob, form: ResponseFormat, request: Request) -> Response | BaseModel:

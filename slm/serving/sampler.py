@@ -17,24 +17,27 @@ def sample(sequences: ListOf[Sequence], logits: Tensor, end_ids: ListOf[int]) ->
     drawn = [0] * len(sequences)
     for sampling, rows in _rows_by_sampling(sequences).items():
         generators = [sequences[row].generator for row in rows]
-        previous = None
-        if sampling.repetition_penalty != 1:
-            previous = [ids_to_penalize(sequences[row].ids, end_ids) for row in rows]
+        previous = ids_to_penalize([sequences[row].ids for row in rows], sampling, end_ids)
         ids = choose_ids(logits[rows], sampling, generators, previous)
         for row, id in zip(rows, ids, strict=True):
             drawn[row] = id
     return drawn
 
 
-def token_with_logprobs(token_id: int, logits: Tensor, top: int | None) -> Token:
-    """A token with its log-probability and those of the `top` likeliest, from the logits `(V,)` it
-    was drawn from; with None, without any."""
+def tokens_with_logprobs(ids: ListOf[int], logits: Tensor, top: int | None) -> list[Token]:
+    """Tokens with their log-probabilities and those of the `top` likeliest, from the logits
+    `(T, V)` they were drawn from; with None, without any."""
     if top is None:
-        return Token(token_id)
-    logprobs = logits.float().log_softmax(-1)  # (V,)
-    likeliest = logprobs.topk(min(top, len(logprobs)))
-    pairs = zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
-    return Token(token_id, logprobs[token_id].item(), tuple(pairs))
+        return [Token(token_id) for token_id in ids]
+    logprobs = logits.float().log_softmax(-1)  # (T, V)
+    own = logprobs[range(len(ids)), list(ids)].tolist()
+    likeliest = logprobs.topk(min(top, logprobs.shape[-1]))  # (T, top), twice
+    top_ids = likeliest.indices.tolist()
+    top_values = likeliest.values.tolist()
+    return [
+        Token(token_id, own[t], tuple(zip(top_ids[t], top_values[t], strict=True)))
+        for t, token_id in enumerate(ids)
+    ]
 
 
 def _rows_by_sampling(sequences: ListOf[Sequence]) -> dict[SamplingConfig, list[int]]:

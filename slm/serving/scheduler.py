@@ -7,34 +7,46 @@ from slm.serving.sequence import Sequence
 
 
 class QueueFull(Exception):
-    """As many sequences as may be are being written, and as many wait."""
+    """The batch and the waiting queue are full."""
 
 
 class Scheduler:
-    """Shares the rows of the batch among clients, and among the requests of one client. Whoever
-    has the fewest gets the next; whoever has two more than one who waits gives one up. So a request
-    for many long stories delays others little, and has the whole batch where it is alone."""
+    """Shares the rows of the batch fairly: first among clients, then among one client's requests.
+
+    A free row goes to whoever has the fewest. Where none is free, one is taken from whoever has at
+    least two more than one who waits. So a request for many long stories delays others little, and
+    has the whole batch where it is alone.
+    """
 
     def __init__(self, max_running: int, max_waiting: int):
         self.max_running = max_running
         self.max_waiting = max_waiting
         self.running: list[Sequence] = []  # a sequence's place is its row in the batch
         self.waiting: list[Sequence] = []  # in the order of their coming
+        self._begun: Counter[str] = Counter()  # sequences of each request, ended ones included
 
     def add(self, sequences: ListOf[Sequence]) -> list[Sequence]:
-        """Let the sequences of a request wait for their turn. Returns those of others that have to
-        give way to them; raises QueueFull, and takes none, where there is no room."""
-        turned_out = self._to_turn_out(sequences)
-        self.waiting = [waiting for waiting in self.waiting if waiting not in turned_out]
+        """Queue the sequences of a request. Returns the sequences of larger requests that are
+        evicted for them; raises QueueFull, and queues none, where there is no room."""
+        evicted = self._choose_evictions(sequences)
+        self.waiting = [waiting for waiting in self.waiting if waiting not in evicted]
         self.waiting.extend(sequences)
-        return turned_out
+        return evicted
 
     def next(self) -> Sequence | None:
         """The sequence whose turn it is: of the client and the request with the fewest rows, the
-        one that came first."""
+        one that came first. Where they are even, requests of which less has begun go first: many
+        short ones would otherwise be over before they count."""
         rows = _Shares(self.running)
         ready = [sequence for sequence in self.waiting if sequence.has_reader]
-        return min(ready, key=rows.of, default=None)
+        return min(ready, key=lambda s: (*rows.of(s), self._begun[s.request_id]), default=None)
+
+    def admit(self, sequence: Sequence) -> None:
+        """Take a sequence out of the queue: it joins the batch."""
+        self.waiting.remove(sequence)
+        active = {s.request_id for s in [*self.waiting, *self.running, sequence]}
+        self._begun = Counter({name: self._begun[name] for name in active})
+        self._begun[sequence.request_id] += 1
 
     def to_preempt(self, newcomer: Sequence) -> Sequence | None:
         """The running sequence that should make room for a newcomer: of whoever has the most rows.
@@ -43,37 +55,37 @@ class Scheduler:
             return None
         rows = _Shares(self.running)
         youngest_first = list(reversed(self.running))
-        richest = max(youngest_first, key=rows.of)
-        if rows.of_client(richest) > rows.of_client(newcomer) + 1:
-            return richest
+        largest_holder = max(youngest_first, key=rows.of)
+        if rows.of_client(largest_holder) > rows.of_client(newcomer) + 1:
+            return largest_holder
         of_same_client = [s for s in youngest_first if s.client == newcomer.client]
-        richest = max(of_same_client, key=rows.of, default=None)
-        if richest and rows.of_request(richest) > rows.of_request(newcomer) + 1:
-            return richest
+        largest_holder = max(of_same_client, key=rows.of, default=None)
+        if largest_holder and rows.of_request(largest_holder) > rows.of_request(newcomer) + 1:
+            return largest_holder
         return None
 
-    def _to_turn_out(self, new: ListOf[Sequence]) -> list[Sequence]:
-        """Where there is no room for new sequences, those of larger requests that give way: all
-        that belong to them, since half of an answer is none."""
+    def _choose_evictions(self, new: ListOf[Sequence]) -> list[Sequence]:
+        """The sequences to evict when the queue is full: those of larger requests than the new
+        one. A request is evicted as a whole, since half an answer is useless."""
         free_rows = max(self.max_running - len(self.running), 0)
         missing = len(self.waiting) + len(new) - free_rows - self.max_waiting
-        turned_out: list[Sequence] = []
+        evicted: list[Sequence] = []
         while missing > 0:
-            left = [sequence for sequence in self.waiting if sequence not in turned_out]
-            largest = self._larger_than(new, left)
+            left = [sequence for sequence in self.waiting if sequence not in evicted]
+            largest = self._largest_above(new, left)
             if largest is None:
                 count = len(self.running)
-                raise QueueFull(f"{count} stories are being written and others wait.")
+                raise QueueFull(f"The queue is full: {count} stories are being written.")
             missing -= sum(sequence.request_id == largest.request_id for sequence in left)
-            turned_out += [
+            evicted += [
                 sequence
                 for sequence in [*self.waiting, *self.running]
                 if sequence.request_id == largest.request_id
             ]
-        return turned_out
+        return evicted
 
     @staticmethod
-    def _larger_than(new: ListOf[Sequence], waiting: ListOf[Sequence]) -> Sequence | None:
+    def _largest_above(new: ListOf[Sequence], waiting: ListOf[Sequence]) -> Sequence | None:
         """A sequence of the largest request that waits, if it is larger than the new one."""
         places = _Shares([*waiting, *new])
         newest_first = list(reversed(waiting))

@@ -5,7 +5,6 @@ import socket
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import uvicorn
 
@@ -14,7 +13,6 @@ from slm.serving.api import create_app
 from slm.serving.connections import ClientConnection
 from slm.settings import ServerLimits
 from slm.tokenizer.byte_pair import Tokenizer
-from slm.utils.files import expand_home
 
 # The thread that decodes gives Python's lock away at every operation of PyTorch's, and would wait
 # for it up to 5 ms each time while the event loop is at work: hundreds of milliseconds per token.
@@ -65,11 +63,6 @@ def listen(host: str, port: int) -> socket.socket:
         reason = os.strerror(error.errno) if error.errno else error
         message = f"Port {port} of {host} cannot be used ({reason}): choose another one."
         raise OSError(message) from None
-
-
-def served_name(model: str | Path) -> str:
-    """What clients call a model: the last part of its name or folder, also where that is "."."""
-    return expand_home(model).resolve().name or "model"
 
 
 def _in_url(host: str) -> str:

@@ -97,6 +97,7 @@ def _sampling(request: SamplingFields) -> SamplingConfig:
             top_p=top_p,
             min_p=request.min_p,
             repetition_penalty=request.repetition_penalty,
+            dry_multiplier=request.dry_multiplier,
             seed=request.seed,
         )
     except ValueError as error:

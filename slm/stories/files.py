@@ -11,13 +11,20 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+import psutil
 
 from slm.stories.cleaning import END, SHORTEST, Stories
 from slm.utils.files import ASSETS
 
+if TYPE_CHECKING:
+    from pyarrow.parquet import FileMetaData
+
 KINDS = (".txt", ".json", ".jsonl", ".csv", ".parquet")
 DELIMITERS = (",", ";", "\t", "|")
+MEMORY_PER_BYTE = 3  # of a file: its bytes, its text, and the stories cut from that
+MEMORY_PER_ROW = 60  # bytes that Python takes for a text of a Parquet file, beside its letters
 LONGEST_FIELD = 2**31 - 1  # characters of one CSV field; Python's own limit is 131,072
 
 _BYTE_ORDER_MARKS = {  # the longer ones first: UTF-32's begins with UTF-16's
@@ -115,7 +122,18 @@ def _read_file(file: Path) -> list[str]:
     kind = file.suffix.lower()
     if kind == ".parquet" and file.stat().st_size > 0:
         return _read_parquet(file)  # which need not be in memory as a whole
+    _check_memory(MEMORY_PER_BYTE * file.stat().st_size)
     return _parse_file(kind, file.read_bytes())
+
+
+def _check_memory(needed: int) -> None:
+    """Raise ValueError for more bytes than this machine has free: before they are taken."""
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise ValueError(
+            f"it takes about {needed / 1e9:,.1f} GB of memory, and {available / 1e9:,.1f} are "
+            "free: split it into several files, and give fewer"
+        )
 
 
 def _parse_file(kind: str, content: bytes) -> list[str]:
@@ -264,12 +282,25 @@ def _read_parquet(file: Path | IO[bytes]) -> list[str]:
         with parquet.ParquetFile(file) as table:
             columns = [column.name for column in table.schema_arrow if _holds_text(column.type)]
             name = _choose_column(columns, list(table.schema_arrow.names))
+            _check_memory(_memory_of_column(table.metadata, name))
             texts = []
             for batch in table.iter_batches(batch_size=1000, columns=[name]):
                 texts.extend(text for text in batch.column(0).to_pylist() if text)
     except (pyarrow.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
         raise ValueError(f"it is damaged, or no Parquet file ({_reason(error)})") from None
     return texts
+
+
+def _memory_of_column(metadata: "FileMetaData", name: str) -> int:
+    """The bytes that the texts of one column will take, by the file's own account."""
+    total = MEMORY_PER_ROW * metadata.num_rows
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for number in range(row_group.num_columns):
+            column = row_group.column(number)
+            if column.path_in_schema == name:
+                total += column.total_uncompressed_size
+    return total
 
 
 def _holds_text(kind: object) -> bool:

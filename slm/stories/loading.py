@@ -64,6 +64,12 @@ def _split(texts: Iterable[str], source: str, n: int, most_held_out: int, seed: 
             f"measure by: the scores will be rough. {FEW} stories or more are better."
         )
     train = stories[held_out:][:n]
+    too_many = len(stories) - held_out - len(train)
+    if too_many and source != PRACTICE:
+        say(
+            f"{source} holds {too_many:,} stories more, which are left out, as n is {n:,}: "
+            f"load_stories(..., n={n + too_many}) trains on them too."
+        )
     validation = stories[:held_out]
     return Stories(train, validation, source, source == PRACTICE, cleaning)
 

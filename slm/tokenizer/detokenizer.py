@@ -9,7 +9,7 @@ MAX_PENDING = 8  # tokens held back for the end of a character
 LONGEST_BEGINNING = 3  # tokens that may begin a character: it has up to four bytes
 
 
-class Decoder(Protocol):
+class SupportsDecode(Protocol):
     """What the detokenizer needs of a tokenizer."""
 
     def decode(self, ids: list[int]) -> str:
@@ -27,20 +27,20 @@ class IncrementalDetokenizer:
     together with the piece before them, and held back until they are whole.
     """
 
-    def __init__(self, tokenizer: Decoder, before: Iterable[int] = ()):
-        """Begin a text; or go on after the tokens `before`, whose text is known."""
+    def __init__(self, tokenizer: SupportsDecode, before: Iterable[int] = ()):
+        """Start a new text, or continue after the tokens `before`."""
         self.length = 0  # characters so far: where the next token begins in the text
         self._tokenizer = tokenizer
         self._previous = list(before)  # the tokens of the piece before
         self._pending: list[int] = []  # tokens held back: the beginning of a character
 
     def add(self, token_id: int) -> str:
-        """The text that is whole with this token: often the token's own, or an empty one."""
-        self._pending = [*self._pending, token_id]
+        """Add a token; return the text that is now complete: often the token's own, or none."""
+        self._pending = [*self._pending, token_id]  # a new list, since copies share the old one
         if self._tokenizer.joins_next(token_id):
             return ""
         text = self._continuation(self._previous, self._pending)
-        if not text:
+        if not text and len(self._pending) <= MAX_PENDING:
             return ""
         if text.endswith(REPLACEMENT_CHARACTER):
             return self._release_broken(text)
@@ -65,10 +65,9 @@ class IncrementalDetokenizer:
         return copy(self)
 
     def _release_broken(self, text: str) -> str:
-        """Of pending tokens that end with half a character, those before it, if they are many.
+        """Of many pending tokens that end with half a character, release those before it.
 
-        What is left is the beginning of a character. The place for the cut is one where both parts
-        decoded alone are what they are together.
+        The cut is made where both parts, decoded one after the other, give the same text.
         """
         if len(self._pending) <= MAX_PENDING:
             return ""

@@ -114,11 +114,12 @@ def train(
                 callbacks,
             )
 
-        # End: save what is not saved yet.
-        finished = state.progress >= 1
-        run = Run(model.eval(), tokenizer, state.history, path, config, finished)
-        if processes.is_first:
-            end_run(run, state, run_folder)
+            # End: save what is not saved yet; a second signal must not end that.
+            bar.close()
+            finished = state.progress >= 1
+            run = Run(model.eval(), tokenizer, state.history, path, config, finished)
+            if processes.is_first:
+                end_run(run, state, run_folder)
     return run
 
 

@@ -7,6 +7,7 @@ does a closed terminal or a full log file end the work.
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from slm.training.state import TrainingState
 from slm.utils.printing import printable
 
 BAR = "{percentage:3.0f}%|{bar:24}| {elapsed} gone, {remaining} left{postfix}"
+SAME_WISH = 1.0  # seconds in which a second Ctrl-C is the first one, passed on
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
@@ -48,6 +50,10 @@ class ProgressBar:
         )
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the bar as it is: what is printed from now on stands below it."""
         with suppress(OSError, ValueError):
             self._bar.close()
 
@@ -73,13 +79,14 @@ class ProgressBar:
 
 @dataclass
 class StopRequest:
-    """Whether training was asked to stop after the step it is in.
+    """Whether training was asked to stop after the step it is in, and when, by the clock.
 
     Not a threading.Event: it takes a lock, and a second signal that comes while the first one holds
     the lock would wait for ever.
     """
 
     requested: bool = False
+    seconds: float | None = None  # of the first signal; a callback may ask to stop, too
 
 
 @contextmanager
@@ -87,15 +94,20 @@ def stop_after_step() -> Iterator[StopRequest]:
     """Turn Ctrl-C into a request to stop when the step is finished.
 
     So do a notebook's stop button, and the signals by which a computer that shuts down, a notebook
-    server, a scheduler or a closed terminal ends a process. A second one interrupts at once.
-    Outside the main thread, where Python handles no signals, nothing changes.
+    server, a scheduler or a closed terminal ends a process. A second Ctrl-C interrupts at once, if
+    it comes a second later: sooner, it is the same wish. Terminals and launchers such as torchrun
+    both pass Ctrl-C on, and a shutdown sends SIGTERM and then SIGHUP. Outside the main thread,
+    where Python handles no signals, nothing changes.
     """
     stop = StopRequest()
 
     def handle(signal_number: int, frame: object) -> None:
-        if stop.requested:
-            raise KeyboardInterrupt
         stop.requested = True
+        now = time.monotonic()
+        if stop.seconds is None:
+            stop.seconds = now
+        elif signal_number == signal.SIGINT and now - stop.seconds > SAME_WISH:
+            raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield stop

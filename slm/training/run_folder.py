@@ -21,10 +21,14 @@ from slm.utils.printing import say
 
 
 class SaveError(OSError):
-    """The end of a run could not be saved. The run itself, with its model, is `run`."""
+    """The end of a run could not be saved: `reason` says why. The run, with its model, is `run`."""
 
-    def __init__(self, message: str, run: Run):
-        super().__init__(message)
+    def __init__(self, reason: str, run: Run):
+        super().__init__(
+            f"{reason} The trained model is not lost yet: it is this error's run.model; make room, "
+            "or save it elsewhere by slm.save_model."
+        )
+        self.reason = reason
         self.run = run
 
 
@@ -109,11 +113,7 @@ class RunFolder:
         try:
             self.save(state, run.tokenizer)
         except (OSError, MemoryError) as error:
-            raise SaveError(
-                f"{self._failure(error, state)} The trained model is not lost yet: it is this "
-                "error's run.model; make room, or save it elsewhere by slm.save_model.",
-                run,
-            ) from None
+            raise SaveError(self._failure(error, state), run) from None
 
     def _failure(self, error: Exception, state: TrainingState) -> str:
         """What could not be saved and why, how many bytes it takes, and what is safe."""

@@ -23,8 +23,9 @@ def cache_folder() -> Path:
     try:
         if os.environ.get("SLM_CACHE"):
             return Path(os.environ["SLM_CACHE"]).expanduser()
-        if os.environ.get("XDG_CACHE_HOME"):
-            return Path(os.environ["XDG_CACHE_HOME"]).expanduser() / "slm"
+        shared = Path(os.environ.get("XDG_CACHE_HOME", "")).expanduser()
+        if shared.is_absolute():  # the XDG specification has others ignored
+            return shared / "slm"
         return Path.home() / ".cache" / "slm"
     except RuntimeError:  # a user without a home, as in some containers
         raise OSError("there is no home folder for the cache: set SLM_CACHE to a folder") from None
@@ -41,6 +42,11 @@ def expand_home(path: str | Path) -> Path:
         raise ValueError(
             f"{path} cannot be found: there is no such home folder; write the path in full."
         ) from None
+
+
+def model_name(model: str | Path) -> str:
+    """What a model is called: the last part of its name or folder, also where that is "."."""
+    return expand_home(model).resolve().name or "model"
 
 
 def write(path: Path, content: bytes | memoryview | Iterable[bytes]) -> None:

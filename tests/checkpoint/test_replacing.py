@@ -113,6 +113,7 @@ def test_a_config_json_of_something_else_is_not_replaced(random_model, tokenizer
 def test_a_home_folder_that_is_not_there_is_named_wherever_a_folder_is_taken(
     random_model, tokenizer
 ):
+    pytest.importorskip("matplotlib")  # which the report draws with
     folder = "~nobody-here/mine"
     calls = [
         lambda: load_model(folder),

@@ -1,4 +1,7 @@
+import errno
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +57,39 @@ def test_finetune_keeps_a_model_and_shows_before_and_after(model, stories, capsy
     told = capsys.readouterr().out
     assert "your held-out stories" in told and "The model is in new." in told
     assert slm.load_model("new")[0].config == slm.load_model(model)[0].config
+
+
+@pytest.fixture
+def full_disk(monkeypatch, tmp_path):
+    """A disk that has no room, but for a folder of temporary files elsewhere."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    fsync = os.fsync
+
+    def write(number):
+        if not Path(f"/proc/self/fd/{number}").resolve().is_relative_to(tmp_path / "temporary"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", write)
+    return tmp_path / "temporary"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says which file is written")
+@pytest.mark.parametrize("command", ["train --stories {stories} --steps 2", "finetune {stories}"])
+def test_a_model_that_cannot_be_saved_is_not_lost_with_the_process(
+    command, stories, model, full_disk, capsys, monkeypatch
+):
+    ordinary = slm.load_stories(stories)
+    monkeypatch.setattr("slm.finetuning.loop.load_stories", lambda n: ordinary)
+    sizes = SMALL if "train" in command else f"--model {model} --epochs 1 --batch-size 2"
+    words = f"{command.format(stories=stories)} --folder new {sizes}"
+    assert main(words.split()) == 1
+    said = capsys.readouterr()
+    [folder] = full_disk.iterdir()
+    assert f"The model is in {folder} instead: move it from there." in said.out
+    assert slm.load_model(folder)[0].config.d_model == 32
+    assert "run.model" not in said.err
 
 
 def test_quantize_keeps_a_smaller_model(model, capsys):

@@ -185,3 +185,21 @@ def test_pushing_makes_the_repository_and_uploads_all_but_the_training_state(fol
     assert (calls[1]["repo_id"], calls[1]["folder_path"]) == ("me/my-model", folder)
     assert calls[1]["ignore_patterns"] == ["training.safetensors"]
     assert "# my-model" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+class NetworkError(Exception):
+    """As the network's libraries have them: of no class that the standard library knows."""
+
+
+@pytest.mark.parametrize("error", [OSError("no token"), NetworkError("name not known\nat all")])
+def test_an_upload_that_fails_says_what_to_do_in_one_sentence(folder, error, monkeypatch):
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+
+    class Api:
+        def create_repo(self, name, **how):
+            raise error
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    with pytest.raises(ConnectionError, match="me/my-model cannot be uploaded: log in") as caught:
+        push_to_hub(folder, "me/my-model")
+    assert "\n" not in str(caught.value)

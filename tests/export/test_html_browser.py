@@ -105,7 +105,7 @@ class Browser:
             time.sleep(0.05)
 
     def set(self, name, value):
-        code = "element(given[0]).value = given[1]; showDials();"
+        code = "element(given[0]).value = given[1]; showSettings();"
         self.call(code, name, value)
 
     def write(self, prompt):
@@ -362,8 +362,8 @@ def test_it_is_stopped_at_once_and_answers_while_it_writes(browser, bundled):
         const wait = () => new Promise((resolve) => setTimeout(resolve));
         while (story.tokens.length < 3) await wait();
         const seen = [writing !== null, element("stop").offsetWidth > 0];
-        element("dials-button").click();
-        seen.push(element("dials").offsetHeight > 0);
+        element("settings-button").click();
+        seen.push(element("settings-panel").offsetHeight > 0);
         element("stop").click();
         const written = story.tokens.length;
         while (writing) await wait();
@@ -456,7 +456,7 @@ def test_the_story_is_in_view_and_nothing_is_wider_than_the_screen(screen, brows
     browser.write("The dragon " + "was so very, very afraid " * 4)
     story_top = browser.call("return element('story').getBoundingClientRect().top;")
     assert story_top < screen["height"] / 4
-    browser["dials-button"].click()
+    browser["settings-button"].click()
     browser.all(".token")[5].click()
     wide, width, panel_bottom = browser.call("""
         const panel = element("why").getBoundingClientRect();

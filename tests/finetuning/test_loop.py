@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 import slm
 from slm.batches import pack
+from slm.checkpoint.saving import save_model_as
 from slm.finetuning.loop import finetune
 from slm.finetuning.own_stories import own_stories, split_long
 from slm.finetuning.replay import ReplayBatches
@@ -99,6 +100,35 @@ def test_ctrl_c_finishes_the_step_and_keeps_the_best_so_far(tune, capsys):
     assert done.epochs == []
     assert done.after["yours"].nats_per_token == pytest.approx(done.before["yours"].nats_per_token)
     assert "Stopped after step 2: the model as it was is kept." in capsys.readouterr().out
+
+
+def test_a_run_that_is_stopped_before_its_first_epoch_replaces_no_model(tune, tmp_path, capsys):
+    tune(folder=tmp_path / "mine")
+    before = (tmp_path / "mine" / "model.safetensors").read_bytes()
+    done = tune(
+        folder=tmp_path / "mine",
+        seed=1,
+        callback=lambda *_: signal.raise_signal(signal.SIGINT),
+    )
+    assert done.folder is None
+    assert "No epoch is complete: nothing was saved" in capsys.readouterr().out
+    assert (tmp_path / "mine" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows")
+def test_a_signal_after_the_last_step_does_not_keep_the_model_from_being_saved(
+    tune, tmp_path, monkeypatch
+):
+    def save_while_signals_come(*arguments):
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.raise_signal(number)
+        return save_model_as(*arguments)
+
+    monkeypatch.setattr("slm.finetuning.loop.save_model_as", save_while_signals_come)
+    done = tune(folder=tmp_path / "mine")
+    again, _ = slm.load_model(tmp_path / "mine")
+    for name, weight in done.model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], weight)
 
 
 def test_a_callback_that_returns_true_stops_it_and_the_best_so_far_is_kept(tune, capsys):

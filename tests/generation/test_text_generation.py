@@ -347,6 +347,19 @@ def test_the_repetition_penalty_holds_words_down_but_not_the_end_of_the_story(
     assert generate(model, tokenizer, "b", repetition_penalty=2.0, **settings) == "ba"
 
 
+def test_the_dry_penalty_ends_a_loop(random_model, tokenizer):
+    a, b = tokenizer.encode("ab")
+    model = constant(random_model, {a: 10.0, b: 8.0, tokenizer.eot_id: 6.0})
+    settings = {"temperature": 0, "max_new_tokens": 7}
+    assert generate(model, tokenizer, "", **settings) == "a" * 7
+    # After three, four and five a the sixth loses 0.8, 1.4 and 2.45, and only then b is likelier.
+    expected = "aaaaaba"
+    assert generate(model, tokenizer, "", dry_multiplier=0.8, **settings) == expected
+    assert generate(model, tokenizer, ["", "b"], dry_multiplier=0.8, n=2, **settings) == (
+        [expected] * 2 + ["baaaaaba"] * 2
+    )
+
+
 @pytest.mark.parametrize("name", ["top_k", "top_p", "min_p", "seed"])
 def test_none_is_taken_where_a_setting_can_be_left_out(name, random_model, tokenizer):
     settings = {"temperature": 1.5, "seed": 1, "max_new_tokens": 5, name: None}
@@ -365,6 +378,7 @@ WRONG += [("temperature", value) for value in (-1, math.nan, math.inf, None, "ho
 WRONG += [("top_k", value) for value in (0, -3, 2.5, True)]
 WRONG += [(name, value) for name in ("top_p", "min_p") for value in (1.5, -0.1, math.nan, "1")]
 WRONG += [("repetition_penalty", value) for value in (0, -2.0, math.inf, None)]
+WRONG += [("dry_multiplier", value) for value in (-0.1, math.inf, math.nan, "1")]
 WRONG += [("seed", value) for value in (-1, 1.0, "1", True)]
 
 

@@ -72,7 +72,7 @@ def start(processes: int, folder: Path, *, stop_after: int = 0, dropout: float =
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     files = [folder.with_name(f"{folder.name}-{rank}.json") for rank in range(processes)]
@@ -145,7 +145,7 @@ def test_the_command_line_trains_in_several_processes_and_speaks_once(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("training + ") == 1

@@ -1,6 +1,7 @@
 """Does the server serve honest clients while others misuse it? Four clients ask for stories, first
-alone, then beside idle connections, slow writers, readers that never read, bodies of 50 MB, and
-clients that go away at random. Reported are the honest clients' times, all statuses, and memory.
+alone, then beside idle connections, slow writers, readers that never read, many long prompts,
+bodies of 50 MB, and clients that go away at random. Reported are the honest clients' times, all
+statuses, and memory.
 Run: python tests/robustness/abuse_server.py --seconds 600"""
 
 import argparse
@@ -29,6 +30,8 @@ serve(*slm.load_model("stories"), port=int(sys.argv[1]))
 """
 HONEST = {"prompt": "Once upon a time", "max_tokens": 60}
 GREEDY = {"prompt": "One day", "n": 32, "max_tokens": 2000, "logprobs": 20, "stream": True}
+SCORING = {"prompt": ["a dragon " * 2000] * 32, "max_tokens": 1, "logprobs": 5, "echo": True}
+SECONDS_BETWEEN_READINGS = 0.5  # of the memory
 DISCONNECTS = (ConnectionError, OSError, asyncio.IncompleteReadError)
 
 
@@ -150,6 +153,17 @@ async def never_reads(port: int, record: Record, until: float) -> None:
         connection.close()
 
 
+async def many_prompts(port: int, record: Record, until: float) -> None:
+    """Ask to have long prompts scored, one request after the other."""
+    url = f"http://127.0.0.1:{port}/v1/completions"
+    async with httpx.AsyncClient(timeout=120) as client:
+        while time.monotonic() < until:
+            with suppress(httpx.TransportError):
+                answer = await client.post(url, json=SCORING)
+                record.statuses["many prompts", answer.status_code] += 1
+            await asyncio.sleep(0.05)
+
+
 async def greedy(port: int, record: Record, until: float) -> None:
     """Ask for as much as one may, and read it as fast as it comes."""
     url = f"http://127.0.0.1:{port}/v1/completions"
@@ -201,7 +215,7 @@ async def goes_away(port: int, record: Record, chance: random.Random, until: flo
 async def watch_memory(pid: int, record: Record, until: float) -> None:
     while time.monotonic() < until:
         record.memory.append(resident_megabytes(pid))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(SECONDS_BETWEEN_READINGS)
 
 
 async def measure(port: int, pid: int, seconds: float, abuse: bool, idle_count: int) -> Record:
@@ -215,6 +229,7 @@ async def measure(port: int, pid: int, seconds: float, abuse: bool, idle_count: 
         work += [slow_writer(port, record, until) for _ in range(20)]
         work += [never_reads(port, record, until) for _ in range(4)]
         work += [greedy(port, record, until) for _ in range(2)]
+        work += [many_prompts(port, record, until) for _ in range(2)]
         work += [large_body(port, record, until) for _ in range(2)]
         work += [goes_away(port, record, random.Random(seed), until) for seed in range(4)]
     await asyncio.gather(*work)
@@ -231,6 +246,21 @@ def run(seconds: float, idle_count: int = 300) -> tuple[Record, Record]:
     return alone, abused
 
 
+def summary(times: list[float]) -> str:
+    """Of sorted times: the middle one, the one that 95 % do not exceed, and the longest."""
+    if not times:
+        return "none"
+    percentile = times[int(0.95 * (len(times) - 1))]
+    return f"median {median(times):.2f}, 95 % {percentile:.2f}, most {times[-1]:.2f}"
+
+
+def by_minute(readings: list[float]) -> str:
+    """The last of the readings of each minute, and of the time after the last whole one."""
+    each = round(60 / SECONDS_BETWEEN_READINGS)
+    ends = [readings[start : start + each][-1] for start in range(0, len(readings), each)]
+    return ", ".join(f"{megabytes:,.0f}" for megabytes in ends)
+
+
 def main() -> None:
     """Abuse a server, and print what was seen."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -240,9 +270,8 @@ def main() -> None:
     for name, record in zip(("alone", "abused"), run(options.seconds, options.idle), strict=True):
         times = sorted(record.seconds)
         print(f"{name}: {len(times)} honest stories, {len(record.failures)} failures")
-        print(f"  seconds: median {median(times):.2f}, most {times[-1]:.2f}")
-        quarters = [record.memory[i * (len(record.memory) - 1) // 4] for i in range(5)]
-        print(f"  MB in memory over the time: {', '.join(f'{mb:,.0f}' for mb in quarters)}")
+        print(f"  seconds: {summary(times)}")
+        print(f"  MB in memory at the end of each minute: {by_minute(record.memory)}")
         for (who, status), count in sorted(record.statuses.items()):
             print(f"  {who}: {status} x {count}")
         for failure in record.failures[:3]:

@@ -61,7 +61,7 @@ def start(folder: Path, seconds_per_file: float = 0.0) -> subprocess.Popen:
 def run_to_the_end(folder: Path) -> str:
     """Train until the run is finished; what was said."""
     process = start(folder)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=900)
     if process.returncode:
         raise RuntimeError(said[-2000:])
     return said

@@ -505,6 +505,7 @@ def test_what_the_request_allows_the_settings_allow_too(client):
         "top_k": [1, 2**63 - 1],
         "min_p": [0, 1, 1e-300],
         "repetition_penalty": [0.01, 10],
+        "dry_multiplier": [0, 10],
         "seed": [0, 2**62 - 1],
         "logprobs": [0, 20],
     }

@@ -6,6 +6,7 @@ import torch
 from slm.generation.decoder import IncrementalDecoder
 from slm.generation.text_generation import generate_ids
 from slm.serving.batching import Batcher, QueueFull
+from slm.serving.sampler import tokens_with_logprobs
 from slm.serving.sequence import Sequence
 from slm.settings import SamplingConfig
 
@@ -77,6 +78,7 @@ def alone(model, ids, settings):
         {"temperature": 0.8, "seed": 3},
         {"temperature": 1.2, "top_p": 0.9, "top_k": 50, "seed": 4},
         {"repetition_penalty": 1.5, "seed": 5},
+        {"dry_multiplier": 3.0, "seed": 6},
     ],
     ids=str,
 )
@@ -169,6 +171,27 @@ def test_an_error_ends_the_stories_it_concerns_and_not_the_thread(batcher, rando
     assert [token.id for token in write(some, ([279, 5], good))[0]] == alone(model, [279, 5], good)
 
 
+@pytest.mark.parametrize("fields", [{"logprobs": 2}, {"logprobs": 2, "prompt_logprobs": True}])
+def test_log_probabilities_that_fail_end_their_own_story_only(
+    fields, batcher, random_model, monkeypatch
+):
+    def fail_where_asked(ids, logits, top):
+        if top is not None:
+            raise RuntimeError("out of memory")
+        return tokens_with_logprobs(ids, logits, top)
+
+    monkeypatch.setattr("slm.serving.batching.tokens_with_logprobs", fail_where_asked)
+    model = random_model()
+    some, good = batcher(model), {"temperature": 0, "max_new_tokens": 3}
+    failing = Recorder()
+    some.submit(sequence([279, 5], failing, more=fields, **good))
+    [tokens] = write(some, ([279, 5], good))
+    assert [token.id for token in tokens] == alone(model, [279, 5], good)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        failing.wait()
+    assert some.busy == 0
+
+
 def test_a_listener_that_fails_does_not_disturb_the_others(batcher, random_model):
     class Failing(Recorder):
         def on_token(self, sequence, token):
@@ -204,3 +227,49 @@ def test_closing_without_finishing_is_quick(random_model):
     some.close(finish=False)
     assert some.busy == 0
     assert all(len(recorder.tokens) < 10**6 for recorder in recorders)
+
+
+def test_what_was_cancelled_while_another_prompt_was_read_is_not_read_itself(batcher, monkeypatch):
+    reading, may_go_on = threading.Event(), threading.Event()
+    prompts = []
+    made = batcher(max_batch_size=4)
+    add_row = made._runner.add_row
+
+    def slow_add_row(ids):
+        prompts.append(list(ids))
+        reading.set()
+        assert may_go_on.wait(60)
+        return add_row(ids)
+
+    monkeypatch.setattr(made._runner, "add_row", slow_add_row)
+    first = Recorder()
+    made.submit(sequence([279, 1], first, max_new_tokens=2))
+    assert reading.wait(60)
+    others = [sequence([279, number], max_new_tokens=2) for number in range(2, 5)]
+    made.submit(*others)
+    made.cancel(others)
+    last = Recorder()
+    made.submit(sequence([279, 5], last, max_new_tokens=2))
+    may_go_on.set()
+    first.wait()
+    last.wait()
+    assert prompts == [[279, 1], [279, 5]]
+
+
+def test_however_many_prompts_wait_those_in_the_batch_have_their_decode_steps(batcher, monkeypatch):
+    """Sequences of one token are over when their prompt is read, so there is always room."""
+    happened = []
+    made = batcher(max_batch_size=2, max_waiting=1000)
+    add_row, step = made._runner.add_row, made._runner.step
+    monkeypatch.setattr(made._runner, "add_row", lambda ids: happened.append("p") or add_row(ids))
+    monkeypatch.setattr(made._runner, "step", lambda rows: happened.append("s") or step(rows))
+    made.end_ids = (-1,)
+    long = Recorder()
+    prompt = [279, *range(31)]
+    short = [sequence(prompt, max_new_tokens=1) for _ in range(200)]
+    made.submit(sequence([279], long, max_new_tokens=40), *short)
+    long.wait()
+    steps = happened.count("s")
+    prompts_meanwhile = "".join(happened).rstrip("p").count("p")
+    assert steps >= 39
+    assert prompts_meanwhile <= 1 + 2 * (steps + 1)  # 32 tokens each, 64 for a step

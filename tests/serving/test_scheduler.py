@@ -20,7 +20,7 @@ def admit(scheduler):
         newcomer = scheduler.next()
         if newcomer is None:
             break
-        scheduler.waiting.remove(newcomer)
+        scheduler.admit(newcomer)
         scheduler.running.append(newcomer)
         order.append(newcomer.request_id)
     return order
@@ -39,6 +39,19 @@ def test_clients_take_turns_however_many_requests_they_have():
         scheduler.add(request(f"many {number}", 1, client="many"))
     scheduler.add(request("one", 3, client="one"))
     assert admit(scheduler) == ["many 0", "one", "many 1", "one"]
+
+
+def test_a_request_whose_sequences_end_at_once_does_not_go_before_others_all_the_same():
+    scheduler = Scheduler(1, 100)
+    scheduler.add(request("many", 5))
+    order = []
+    for _ in range(8):
+        newcomer = scheduler.next()
+        scheduler.admit(newcomer)
+        order.append(newcomer.request_id)
+        if len(order) == 2:
+            scheduler.add(request("later", 3))
+    assert order == ["many", "many", "later", "later", "many", "later", "many", "many"]
 
 
 def test_single_stories_go_in_the_order_they_came():
@@ -96,7 +109,7 @@ def test_a_request_as_large_as_all_others_finds_the_queue_full_and_changes_nothi
         scheduler.add(request(str(number), 1))
         admit(scheduler)
     waiting = list(scheduler.waiting)
-    with pytest.raises(QueueFull, match="others wait"):
+    with pytest.raises(QueueFull, match="The queue is full"):
         scheduler.add(request("one more", 1))
     with pytest.raises(QueueFull):
         scheduler.add(request("many more", 3))

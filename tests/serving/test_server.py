@@ -4,7 +4,6 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,7 @@ pytest.importorskip("fastapi_offline")
 
 from slm.serving.api import create_app  # noqa: E402
 from slm.serving.connections import SECONDS_OF_SILENCE  # noqa: E402
-from slm.serving.server import listen, serve, served_name, server_config  # noqa: E402
+from slm.serving.server import listen, serve, server_config  # noqa: E402
 from slm.settings import ServerLimits  # noqa: E402
 
 
@@ -260,14 +259,3 @@ def test_a_busy_port_is_said_before_anything_else(random_model, tokenizer, capsy
         with pytest.raises(OSError, match=f"Port {port} of 127.0.0.1 cannot be used"):
             serve(random_model(), tokenizer, port=port)
     assert "Stories at" not in capsys.readouterr().out
-
-
-def test_a_model_is_named_after_its_folder(tmp_path, monkeypatch):
-    folder = tmp_path / "dragons"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    assert served_name(".") == "dragons"
-    assert served_name("../dragons/") == "dragons"
-    assert served_name("stories") == "stories"
-    assert served_name("you/stories") == "stories"
-    assert served_name(Path("/")) == "model"

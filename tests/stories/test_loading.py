@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -275,6 +276,33 @@ def test_a_bad_file_is_named_with_what_is_wrong(tmp_path, name, content, message
     assert len(str(caught.value)) < 700
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a file with holes takes a tool there")
+@pytest.mark.parametrize("name", ["huge.txt", "huge.jsonl", "huge.csv"])
+def test_a_file_larger_than_the_memory_is_refused_before_it_is_read(tmp_path, name):
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(2**40)  # a terabyte of nothing, which takes no room on the disk
+    with pytest.raises(ValueError, match=r"huge\.\w+: it takes about 3,298\.5 GB .*: split it"):
+        read_stories(tmp_path / name)
+
+
+def test_a_parquet_column_larger_than_the_memory_is_refused_before_it_is_read(
+    tmp_path, monkeypatch
+):
+    """A file of a few kilobytes, as it compresses well."""
+    from pyarrow import parquet, table
+
+    stories = [f"{number} " + "Once upon a time. " * 10_000 for number in range(500)]
+    columns = {"text": stories, "id": range(500)}
+    parquet.write_table(table(columns), tmp_path / "a.parquet", compression="zstd")
+    assert (tmp_path / "a.parquet").stat().st_size < 100_000
+    free = SimpleNamespace(available=50_000_000)
+    monkeypatch.setattr("slm.stories.files.psutil.virtual_memory", lambda: free)
+    with pytest.raises(ValueError, match=r"a\.parquet: it takes about 0\.1 GB of memory, and 0\.1"):
+        read_stories(tmp_path / "a.parquet")
+    free.available = 200_000_000
+    assert len(read_stories(tmp_path / "a.parquet")) == 500
+
+
 def test_what_is_no_file_is_refused_at_once(tmp_path):
     (tmp_path / "circle.txt").symlink_to(tmp_path / "circle.txt")
     with pytest.raises(FileNotFoundError, match=r"no file or folder '.*circle.txt'"):
@@ -446,6 +474,16 @@ def test_n_is_a_whole_number_above_zero(n):
 
 
 # The hub, what is kept of it, and practice
+
+
+def test_own_stories_beyond_n_are_said_to_be_left_out(capsys):
+    stories = load_stories(tales(400), n=100)
+    assert len(stories.train) == 100
+    left_out = 400 - 100 - len(stories.validation)
+    said = capsys.readouterr().out
+    assert f"your stories holds {left_out} stories more, which are left out, as n is 100" in said
+    assert len(load_stories(tales(400), n=100 + left_out).train) == 100 + left_out
+    assert "left out" not in capsys.readouterr().out
 
 
 def test_the_hub_comes_first_and_is_kept(hub, capsys):

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from slm.tokenizer.training import train_tokenizer
 from slm.training.history import Run
 from slm.training.loop import train
 from slm.training.progress import stop_after_step
-from slm.training.run_folder import SaveError
+from slm.training.run_folder import RunFolder, SaveError
 
 ROOT = Path(slm.__file__).parents[1]
 TEXTS = practice_stories(40)
@@ -124,7 +125,7 @@ def run_script(code: str, **options) -> subprocess.CompletedProcess:
         [sys.executable, "-c", textwrap.dedent(code)],
         env=environment | options.pop("env", {}),
         capture_output=True,
-        timeout=120,
+        timeout=600,
         **options,
     )
 
@@ -186,7 +187,7 @@ WAITING = """
 
     def wait():
         print("training", flush=True)
-        time.sleep(60)
+        time.sleep(600)
 
     run_tiny(callback=at(2, wait))
 """
@@ -436,6 +437,69 @@ def test_every_signal_that_ends_a_process_finishes_the_step_and_saves(name, caps
     assert_same_weights(run_tiny().folder, whole)
 
 
+@pytest.mark.parametrize(
+    "names", [("SIGINT", "SIGINT"), ("SIGTERM", "SIGHUP"), ("SIGINT", "SIGTERM", "SIGTERM")]
+)
+def test_signals_that_come_together_are_one_wish(names):
+    """As torchrun passes on the Ctrl-C that its processes get, too, and a shutdown sends two."""
+    numbers = [getattr(signal, name, None) for name in names]
+    if None in numbers:
+        pytest.skip("not on this system")
+    whole = run_tiny(folder="whole")
+    run = run_tiny(callback=at(3, lambda: [signal.raise_signal(number) for number in numbers]))
+    assert len(run.history.steps) == 3
+    assert_same_weights("mine", run)
+    assert_same_weights(run_tiny().folder, whole)
+
+
+def test_a_stop_during_an_evaluation_keeps_its_score_and_its_step(monkeypatch):
+    whole = run_tiny(folder="whole")
+    evaluate = slm.evaluate
+
+    def evaluate_while_a_signal_comes(*arguments):
+        stop()
+        return evaluate(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("slm.training.evaluation_callback.evaluate", evaluate_while_a_signal_comes)
+        run = run_tiny()
+    assert len(run.history.steps) == 4
+    assert run.history.evaluations == whole.history.evaluations[:1]
+    assert_same_weights(run_tiny().folder, whole)
+
+
+def test_a_signal_while_the_end_is_saved_does_not_cost_it(monkeypatch):
+    save_end = RunFolder.save_end
+
+    def save_while_signals_come(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+        save_end(*arguments)
+
+    monkeypatch.setattr(RunFolder, "save_end", save_while_signals_come)
+    run = run_tiny(callback=at(3, stop))
+    assert len(facts("mine")["history"]["steps"]) == 3
+    assert_same_weights("mine", run)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be deleted there")
+def test_a_folder_that_is_deleted_while_training_is_made_again():
+    whole = run_tiny(folder="whole")
+    run_tiny(callback=at(5, lambda: shutil.rmtree("mine")))
+    assert contents("mine").keys() == contents("whole").keys()
+    assert_same_weights("mine", whole)
+    assert run_tiny(callback=refuse).finished
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links take a privilege there")
+def test_a_link_to_a_folder_is_that_folder(training_process):
+    Path("link").symlink_to("mine")
+    with pytest.raises(ValueError, match="Another process is training in link"):
+        run_tiny(folder="link", callback=refuse)
+    Path("nowhere").symlink_to("gone/away")
+    with pytest.raises(OSError, match="cannot be saved in nowhere"):
+        run_tiny(folder="nowhere", callback=refuse)
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows")
 def test_a_signal_that_is_ignored_stays_so():
     """As by nohup: training goes on when the terminal is closed."""
@@ -548,6 +612,6 @@ def test_output_that_cannot_be_written_never_ends_training(where):
     """
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", textwrap.dedent(code), where]
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert run_tiny(callback=refuse).finished

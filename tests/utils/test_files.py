@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from slm.utils.files import cache_folder, expand_home, write
+from slm.utils.files import cache_folder, expand_home, model_name, write
 from slm.utils.locks import try_lock
 
 
@@ -116,6 +116,7 @@ def test_a_lock_ends_with_its_file(tmp_path):
         ("~/a", "/b", "/home/me/a"),
         (None, "/b", "/b/slm"),
         (None, "~/b", "/home/me/b/slm"),
+        (None, "b", "/home/me/.cache/slm"),
         (None, None, "/home/me/.cache/slm"),
         ("", "", "/home/me/.cache/slm"),
     ],
@@ -154,3 +155,14 @@ def test_a_path_may_begin_with_a_home_folder(monkeypatch, tmp_path):
     assert expand_home(tmp_path) == tmp_path
     with pytest.raises(ValueError, match="~nobody-here/runs cannot be found"):
         expand_home("~nobody-here/runs")
+
+
+def test_a_model_is_named_after_its_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "dragons"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert model_name(".") == "dragons"
+    assert model_name("../dragons/") == "dragons"
+    assert model_name("stories") == "stories"
+    assert model_name("you/stories") == "stories"
+    assert model_name(Path("/")) == "model"

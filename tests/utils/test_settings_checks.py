@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from slm.settings import FineTuneConfig, SamplingConfig, TrainConfig, configure
+from slm.settings import FineTuneConfig, ModelConfig, SamplingConfig, TrainConfig, configure
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
@@ -10,6 +10,7 @@ def test_numpys_whole_numbers_are_numbers(kind):
     assert (config.steps, config.batch_size, config.seed) == (7, 3, 0)
     assert type(config.steps) is type(config.batch_size) is type(config.seed) is int
     assert config == TrainConfig(steps=7, batch_size=3, seed=0)
+    assert ModelConfig(d_model=kind(96), n_heads=kind(3)) == ModelConfig(d_model=96, n_heads=3)
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64])

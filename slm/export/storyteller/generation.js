@@ -4,10 +4,10 @@
 
 const GREEDY_BELOW = 1e-6; // a lower temperature means: always the likeliest token
 const N_LIKELIEST = 6; // tokens that are remembered for each place: what might have come there
-const BREATH = 12; // milliseconds of arithmetic, after which the page may answer
+const SLICE_MS = 12; // milliseconds to compute before yielding to the browser
 
 /** Random numbers from 0 to 1 that are the same for the same seed: xorshift (Marsaglia 2003) mixes
- * the 32 bits of its state by shifts, so that all 2^32 - 1 states but zero come in turn. */
+ * the 32 bits of its state by shifts, and all 2^32 - 1 nonzero states come in turn. */
 function newGenerator(seed) {
   let state = Math.imul(seed + 1, 0x9e3779b1) | 0 || 1; // neighbouring seeds far apart, never zero
   const next = () => {
@@ -74,24 +74,25 @@ function likeliest(probabilities, count) {
 }
 
 const channel = new MessageChannel(); // a timer would wait for 4 milliseconds each time
-let lastBreath = performance.now();
+channel.port1.start();
+let lastYield = performance.now();
 
 /** Lets the browser draw, and answer to a click, if it has waited for long. This is why the model
  * needs no thread of its own, which browsers may refuse to a page that was opened from a disk. */
-async function breathe() {
-  if (performance.now() - lastBreath < BREATH) return;
+async function yieldToBrowser() {
+  if (performance.now() - lastYield < SLICE_MS) return;
   await new Promise((resolve) => {
-    channel.port1.onmessage = resolve;
+    channel.port1.addEventListener("message", resolve, { once: true });
     channel.port2.postMessage(null);
   });
-  lastBreath = performance.now();
+  lastYield = performance.now();
 }
 
 /** Reads several tokens; returns the logits of the one after the last. */
 async function prefill(model, ids, cache, signal) {
   for (const id of ids.slice(0, -1)) {
     model.read(id, cache);
-    await breathe();
+    await yieldToBrowser();
     if (signal.aborted) break;
   }
   return model.forward(ids.at(-1), cache);
@@ -110,7 +111,7 @@ async function* generateIds(model, prompt, sampling, endIds, signal) {
   let logits = await prefill(model, ids, cache, signal); // (V,)
   for (let newTokens = 1; !signal.aborted; newTokens++) {
     const id = draw(nextTokenProbabilities(logits, sampling), random);
-    const probabilities = softmax(logits.slice()); // the model's own, whatever the dials say
+    const probabilities = softmax(logits.slice()); // the model's own, whatever the settings say
     yield { id, probability: probabilities[id], likeliest: likeliest(probabilities, N_LIKELIEST) };
     if (endIds.includes(id) || newTokens >= sampling.max_new_tokens) return;
     ids.push(id);
@@ -121,6 +122,6 @@ async function* generateIds(model, prompt, sampling, endIds, signal) {
     } else {
       logits = model.forward(id, cache);
     }
-    await breathe();
+    await yieldToBrowser();
   }
 }

@@ -33,7 +33,7 @@ async function load() {
 
 // Writing
 
-/** How the next token is chosen, as the dials stand. Without a seed, a new one is drawn. */
+/** How the next token is chosen, as the settings say. Without a seed, a new one is drawn. */
 function samplingParameters() {
   const seed = element("seed").value;
   return {
@@ -64,18 +64,21 @@ async function continueStory(sampling, note = "") {
   closeWhy();
   writing = new AbortController();
   showWriting(true);
-  let hasEnded = endsStory(ids.at(-1)) && story.tokens.length > 0;
-  if (!hasEnded && sampling.max_new_tokens > 0) {
-    for await (const token of storyteller.write(ids, sampling, writing.signal)) {
-      hasEnded = endsStory(token.id);
-      addToken(token);
+  try {
+    let hasEnded = endsStory(ids.at(-1)) && story.tokens.length > 0;
+    if (!hasEnded && sampling.max_new_tokens > 0) {
+      for await (const token of storyteller.write(ids, sampling, writing.signal)) {
+        hasEnded = endsStory(token.id);
+        addToken(token);
+      }
     }
+    const rest = story.stream.end(); // half a character, where it was stopped within one
+    if (rest) element("story").append(rest);
+    showStatus(hasEnded, writing.signal.aborted, note);
+  } finally {
+    writing = null;
+    showWriting(false);
   }
-  const rest = story.stream.end(); // half a character, where it was stopped within one
-  if (rest) element("story").append(rest);
-  showStatus(hasEnded, writing.signal.aborted, note);
-  writing = null;
-  showWriting(false);
 }
 
 function endsStory(id) {
@@ -94,10 +97,11 @@ function showWriting(isWriting) {
 
 function showStatus(hasEnded, wasStopped, note) {
   const words = storyText().split(/\s+/).filter(Boolean).length;
-  let end = "Cut off at the length that the dials allow";
+  let end = "Cut off at the length that the settings allow";
   if (hasEnded) end = "The end";
   if (wasStopped) end = "Stopped";
-  element("status").textContent = `${end}. ${words} words${note}.`;
+  const count = words === 1 ? "1 word" : `${words} words`;
+  element("status").textContent = `${end}. ${count}${note}.`;
 }
 
 function storyText() {
@@ -154,6 +158,7 @@ function onStoryKey(event) {
 
 function percent(share) {
   if (share < 0.001) return "under 0.1 %";
+  if (share >= 0.995) return "over 99 %";
   return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 }
 
@@ -233,13 +238,13 @@ function saveStory() {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // some browsers read it later
 }
 
-function toggleDials() {
-  const dials = element("dials");
-  dials.hidden = !dials.hidden;
-  element("dials-button").setAttribute("aria-expanded", !dials.hidden);
+function toggleSettings() {
+  const panel = element("settings-panel");
+  panel.hidden = !panel.hidden;
+  element("settings-button").setAttribute("aria-expanded", !panel.hidden);
 }
 
-function showDials() {
+function showSettings() {
   element("temperature-value").textContent = element("temperature").valueAsNumber.toFixed(2);
   element("length-value").textContent = element("length").value;
   element("story").classList.toggle("coloured", element("colours").checked);
@@ -248,8 +253,8 @@ function showDials() {
 function describeModel() {
   const { name, parameters, bits } = settings();
   element("about").textContent =
-    `The model “${name}” is in this file: ${parameters.toLocaleString("en")} numbers, ` +
-    `most of them in ${bits} bits. Nothing is fetched, and what you write stays here.`;
+    `The model “${name}” is in this file: ${parameters.toLocaleString("en")} parameters, ` +
+    `most stored in ${bits} bits. Nothing is fetched, and what you write stays here.`;
 }
 
 function listen() {
@@ -261,8 +266,8 @@ function listen() {
     beginStory();
   });
   element("stop").addEventListener("click", () => writing?.abort());
-  element("dials-button").addEventListener("click", toggleDials);
-  element("dials").addEventListener("input", showDials);
+  element("settings-button").addEventListener("click", toggleSettings);
+  element("settings-panel").addEventListener("input", showSettings);
   element("save").addEventListener("click", saveStory);
   element("why-close").addEventListener("click", closeWhy);
   element("story").addEventListener("keydown", onStoryKey);
@@ -279,7 +284,7 @@ async function main() {
   const { sampling } = settings();
   element("temperature").value = sampling.temperature;
   element("length").value = sampling.max_new_tokens;
-  showDials();
+  showSettings();
   describeModel();
   listen();
   try {
