@@ -34,11 +34,14 @@ def main() -> None:
             st.fragment(_draw_tuning, run_every=REDRAW_SECONDS)(workshop().job)
     write, pair, tune = st.tabs(["Write", "Two stories", "Make it yours"])
     with write:
-        write_tab(writer, desk)
+        story_begins = write_tab(writer, desk)
     with pair:
-        pair_tab(writer, desk)
+        pair_begins = pair_tab(writer, desk)
     with tune:
-        tune_tab(writer, workshop())
+        tuning_begins = tune_tab(writer, workshop())
+    # Only here: older versions of Streamlit forget what is further down where a run ends early.
+    if story_begins or pair_begins or tuning_begins:
+        st.rerun()
 
 
 def _restore(desk: Desk) -> None:

@@ -12,25 +12,23 @@ from slm.page.story_view import show_stories, written_by
 SIDES = ("left", "right")
 
 
-def pair_tab(writer: Writer, desk: Desk) -> None:
-    """Write two stories side by side; on a phone one lies below the other."""
+def pair_tab(writer: Writer, desk: Desk) -> bool:
+    """Write two stories side by side; on a phone one lies below the other. Whether they were begun
+    in this run."""
     job = desk.pair
     is_running = job is not None and job.is_running
-    running = job if is_running else None
-    prompt_row("prompt-two", "Write both", running, begin_pair, (writer, desk))
-    if job is None:
+    begins = prompt_row("prompt-two", "Write both", job if is_running else None)
+    if begins:
+        settings = [dial_settings(side) for side in SIDES]
+        desk.pair = StoryJob(writer, st.session_state["prompt-two"], settings)
+        desk.pair.start()
+    elif job is None:
         st.caption("Two stories will appear here. Turn their dials apart first, below.")
     else:
         show_stories(job, is_running, [f"story-{side}" for side in SIDES])
-        if not is_running:
-            st.caption(written_by(job, writer))
+    if job is not None and not (begins or is_running):
+        st.caption(written_by(job, writer))
     for side, column in zip(SIDES, st.columns(2)):
         with column, st.expander(f"Dials of the {side} story"):
             dials(side)
-
-
-def begin_pair(writer: Writer, desk: Desk) -> None:
-    """Begin to write both."""
-    settings = [dial_settings(side) for side in SIDES]
-    desk.pair = StoryJob(writer, st.session_state["prompt-two"], settings)
-    desk.pair.start()
+    return begins

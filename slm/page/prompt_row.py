@@ -1,7 +1,5 @@
 """How a story begins: ideas, the prompt and, beside it, the button that writes."""
 
-from collections.abc import Callable
-
 import streamlit as st
 
 from slm.page.jobs import StoryJob
@@ -15,10 +13,11 @@ IDEAS = (
 )
 
 
-def prompt_row(
-    key: str, label: str, running: StoryJob | None, begin: Callable, arguments: tuple
-) -> None:
-    """How a story begins and, beside it, the button to write it, or to stop what is written."""
+def prompt_row(key: str, label: str, running: StoryJob | None) -> bool:
+    """How a story begins and, beside it, the button to write it, or to stop what is written.
+
+    Returns whether a story is to be written now.
+    """
     row = st.container(horizontal=True, vertical_alignment="center")
     row.markdown("How does it begin?")
     if row.button("Ideas", key=f"{key}-ideas"):
@@ -29,10 +28,10 @@ def prompt_row(
             "How does it begin?", key=key, max_chars=2000, height=68, label_visibility="collapsed"
         )
         with row:
-            if running is not None:
-                st.form_submit_button("Stop", on_click=running.stop)
-            else:
-                st.form_submit_button(label, type="primary", on_click=begin, args=arguments)
+            if running is None:
+                return st.form_submit_button(label, type="primary")
+            st.form_submit_button("Stop", on_click=running.stop)
+            return False
 
 
 @st.dialog("How does it begin?")

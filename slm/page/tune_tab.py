@@ -13,26 +13,32 @@ from slm.utils.folder_marker import FINE_TUNED, folder_kind
 REDRAW_SECONDS = 1.0
 
 
-def tune_tab(writer: Writer, workshop: Workshop) -> None:
-    """Fine-tune the chosen model on stories that are pasted or uploaded."""
+def tune_tab(writer: Writer, workshop: Workshop) -> bool:
+    """Fine-tune the chosen model on stories that are pasted or uploaded. Whether that was begun in
+    this run."""
     is_busy = workshop.is_busy
     st.write("Give it stories of your own: two or more, better ten. They stay on this computer.")
-    texts = _own_texts(is_busy)
+    texts = _own_texts()
     name = st.text_input("Name of the new model", "mine", key="name", max_chars=40).strip()
     if is_busy:
         st.fragment(_draw_progress, run_every=REDRAW_SECONDS)(workshop.job)
-        return
-    arguments = (writer, workshop, texts, name)
-    st.button("Teach it", type="primary", key="teach", on_click=_ask_or_begin, args=arguments)
+        return False
+    # No callbacks: what they are given is of the run before, when a file may not have been there.
+    agreed = False
+    if st.button("Teach it", type="primary", key="teach"):
+        agreed = _is_agreed(name)
     if st.session_state.get("asked") == name:
-        _ask(name, arguments)
+        agreed = _ask(name)
+    if agreed and _begin(writer, workshop, texts, name):
+        return True
     if st.session_state.get("refused"):
         st.error(st.session_state["refused"])
     elif workshop.job is not None:
         _draw_result(workshop.job)
+    return False
 
 
-def _own_texts(is_busy: bool) -> list[str]:
+def _own_texts() -> list[str]:
     """Let stories be given; their texts. What was read of each file is said below it."""
     pasted = st.text_area("Paste them, with two blank lines between stories", key="pasted")
     kinds = [kind.removeprefix(".") for kind in KINDS]
@@ -66,17 +72,16 @@ def _count(stories: list[str]) -> str:
     return f"{count:,} {'story' if count == 1 else 'stories'}"
 
 
-def _ask_or_begin(writer: Writer, workshop: Workshop, texts: list[str], name: str) -> None:
-    """Begin, unless the name cannot be taken, or has a model already: then ask."""
+def _is_agreed(name: str) -> bool:
+    """Whether a new model may have this name without a question; if not, say why, or ask."""
     state = st.session_state
     state["asked"] = None
     state["refused"] = _why_not(name)
     if state["refused"]:
-        return
-    if folder_kind(RUNS / name) == FINE_TUNED and (RUNS / name / "config.json").exists():
-        state["asked"] = name
-    else:
-        _begin(writer, workshop, texts, name)
+        return False
+    has_model = (RUNS / name / "config.json").exists()
+    state["asked"] = name if has_model else None
+    return not has_model
 
 
 def _why_not(name: str) -> str:
@@ -93,19 +98,22 @@ def _why_not(name: str) -> str:
     return f"{folder.as_posix()} holds {content}: take another name."
 
 
-def _begin(writer: Writer, workshop: Workshop, texts: list[str], name: str) -> None:
-    """Begin to fine-tune."""
+def _begin(writer: Writer, workshop: Workshop, texts: list[str], name: str) -> bool:
+    """Begin to fine-tune; whether that could be."""
     st.session_state["asked"] = None
-    if not workshop.start(TuningJob(writer, texts, RUNS / name)):
-        st.session_state["refused"] = "Another page is fine-tuning a model: wait for it."
+    if workshop.start(TuningJob(writer, texts, RUNS / name)):
+        return True
+    st.session_state["refused"] = "Another page is fine-tuning a model: wait for it."
+    return False
 
 
-def _ask(name: str, arguments: tuple) -> None:
-    """Ask whether a model that is there may be replaced."""
+def _ask(name: str) -> bool:
+    """Ask whether a model that is there may be replaced; whether the answer is yes."""
     st.warning(f"There is a model {(RUNS / name).as_posix()} already. Replace it?")
     row = st.container(horizontal=True)
-    row.button("Replace it", key="replace", on_click=_begin, args=arguments)
+    agreed = row.button("Replace it", key="replace")
     row.button("Leave it", key="leave", on_click=_forget_question)
+    return agreed
 
 
 def _forget_question() -> None:

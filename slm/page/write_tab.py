@@ -13,24 +13,22 @@ from slm.page.prompt_row import prompt_row
 from slm.page.story_view import show_stories, written_by
 
 
-def write_tab(writer: Writer, desk: Desk) -> None:
-    """Write one story, explain its words, and save it."""
+def write_tab(writer: Writer, desk: Desk) -> bool:
+    """Write one story, explain its words, and save it. Whether one was begun in this run."""
     job = desk.story
     is_running = job is not None and job.is_running
-    prompt_row("prompt", "Write", job if is_running else None, begin_story, (writer, desk))
-    if job is None:
+    begins = prompt_row("prompt", "Write", job if is_running else None)
+    if begins:
+        desk.story = StoryJob(writer, st.session_state["prompt"], [dial_settings("one")])
+        desk.story.start()
+    elif job is None:
         st.caption("The story will appear here. Dials and models are in the side bar (»).")
-        return
-    show_stories(job, is_running, ["story"])
-    if not is_running:
+    else:
+        show_stories(job, is_running, ["story"])
+    if job is not None and not (begins or is_running):
         st.caption(written_by(job, writer))
         _save_buttons(job)
-
-
-def begin_story(writer: Writer, desk: Desk) -> None:
-    """Begin to write, as the prompt and the dials say."""
-    desk.story = StoryJob(writer, st.session_state["prompt"], [dial_settings("one")])
-    desk.story.start()
+    return begins
 
 
 def _save_buttons(job: StoryJob) -> None:

@@ -151,7 +151,11 @@ def shown(browser, text):
         assert not raised, raised[0].text
         return text in browser.find_element(By.TAG_NAME, "body").text
 
-    until(there)
+    try:
+        until(there)
+    except AssertionError as error:
+        page = browser.find_element(By.TAG_NAME, "body").text
+        raise AssertionError(f"{text!r} is not on the page, but {page}") from error
 
 
 def button(browser, words):
