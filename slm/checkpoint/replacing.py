@@ -1,4 +1,4 @@
-"""Which model may replace one that is saved already: none is lost by a name that is given twice."""
+"""Guards against overwriting a saved model with a different one."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def check_replaceable(
 
 
 def _difference(held: dict, ours: dict) -> str | None:
-    """The first entry that is another one; what earlier versions did not write is no difference."""
+    """The first entry that differs; entries missing from older files are ignored."""
     for key, name in COMPARED.items():
         if key in held and held[key] != ours.get(key):
             return f"{name} is {held[key]!r} there and {ours.get(key)!r} here"
@@ -59,4 +59,4 @@ def _tokenizer_difference(folder: Path, held: dict, tokenizer: Tokenizer) -> str
         its_tokenizer = load_saved_tokenizer(folder, held)
     except (OSError, ValueError):  # missing or damaged: what is saved mends it
         return None
-    return None if its_tokenizer.digest == tokenizer.digest else "its tokenizer is another one"
+    return None if its_tokenizer.digest == tokenizer.digest else "its tokenizer differs"

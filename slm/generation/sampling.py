@@ -13,9 +13,9 @@ from torch import Tensor
 from slm.settings import SamplingConfig
 
 GREEDY_BELOW = 1e-6  # a lower temperature means: always the likeliest token
-DRY_ALLOWED_LENGTH = 2  # tokens: what would go on with a shorter run is not penalized
+DRY_ALLOWED_LENGTH = 2  # tokens: to go on with a shorter run is not penalized
 DRY_BASE = 1.75  # how many times larger each further token of the run makes the penalty
-DRY_LONGEST_RUN = 50  # tokens: its penalty is enough for any logit, and comparing more takes time
+DRY_LONGEST_RUN = 50  # tokens: a longer one changes nothing but the time taken
 
 
 def new_generator(seed: int | None) -> torch.Generator:
@@ -59,11 +59,10 @@ def apply_repetition_penalty(
 
 
 def repeated_runs(ids: Sequence[int]) -> dict[int, int]:
-    """The tokens that would make the newest run of tokens come again, each with the run's length.
+    """Map each token that would extend a repetition to the length of that repetition.
 
-    Where the newest token has occurred before, the run goes back from there as far as the tokens
-    before both places are the same, up to DRY_LONGEST_RUN. The token that followed it there would
-    make it one longer.
+    In `A B C … A B`, the newest run `A B` has occurred before, and `C` followed it: `{C: 2}`.
+    Lengths are capped at DRY_LONGEST_RUN.
     """
     lengths = {}
     newest = len(ids) - 1
@@ -84,7 +83,8 @@ def apply_dry(logits: Tensor, previous: Sequence[Sequence[int]], multiplier: flo
     The longer the run, the more is taken off the logit: `multiplier` for DRY_ALLOWED_LENGTH tokens,
     and DRY_BASE times as much for each further one. So single words may come again, but a loop
     becomes less likely each time round. (DRY, "don't repeat yourself": P. E. Weidmann 2024,
-    https://github.com/oobabooga/text-generation-webui/pull/5677; also in llama.cpp.)
+    https://github.com/oobabooga/text-generation-webui/pull/5677; also in llama.cpp. Unlike there,
+    there are no sequence breakers here, and the prompt counts too.)
     """
     rows = []
     tokens = []

@@ -11,10 +11,10 @@ from slm.analysis.token_probabilities import TokenProbability, token_probabiliti
 from slm.model.transformer import Transformer
 from slm.tokenizer.byte_pair import END_OF_TEXT, Tokenizer
 
-LONGEST = 512  # tokens: the attention of all layers takes memory with the square of them
-FAINTEST = 0.05  # of the strongest: what was listened to less is not shown
+MAX_TOKENS = 512  # tokens: the attention of all layers takes memory with the square of them
+MIN_SHARE = 0.05  # of the strongest: what was listened to less is not shown
 _MOST_BYTES = 4  # of one character in UTF-8, and so the most tokens that it can be
-_HALF = re.compile(r"\\x[0-9a-f]{2}")  # how a byte of half a character is shown
+_BYTE_ESCAPE = re.compile(r"\\x[0-9a-f]{2}")  # how a byte of half a character is shown
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 
@@ -24,7 +24,7 @@ class Alternative:
 
     name: str  # as it is shown
     chance: float
-    came: bool  # whether it is the one that did come
+    is_actual: bool  # whether it is the one that came
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Explanation:
 def explain(model: Transformer, tokenizer: Tokenizer, text: str, prompt: str = "") -> Explanation:
     """Explain each token of a story that was written from a prompt."""
     tokens = token_probabilities(model, tokenizer, text)
-    groups = _groups([token.piece for token in tokens], tokenizer, text)
+    groups = _tokens_by_character([token.piece for token in tokens], tokenizer, text)
     attention = _attention_before(model, tokenizer, text)
     words = list(_WORD.finditer(text))
     explained = []
@@ -66,14 +66,16 @@ def explain(model: Transformer, tokenizer: Tokenizer, text: str, prompt: str = "
                 chance=chance,
                 sentence=sentence,
                 alternatives=_alternatives(token, text[:start]),
-                listened_to=_by_group(attention, group.start, groups),
+                listened_to=_attention_by_group(attention, group.start, groups),
             )
         )
         start = end
     return Explanation(explained, rest=text[start:])
 
 
-def _groups(pieces: list[str], tokenizer: Tokenizer, text: str) -> list[tuple[range, str]]:
+def _tokens_by_character(
+    pieces: list[str], tokenizer: Tokenizer, text: str
+) -> list[tuple[range, str]]:
     """Which tokens write which characters of a text: one token each, or several that write one
     character together. They end where a tokenizer does not give back what it has read."""
     ids = tokenizer.encode(text)
@@ -93,7 +95,7 @@ def _groups(pieces: list[str], tokenizer: Tokenizer, text: str) -> list[tuple[ra
     return groups
 
 
-def _by_group(
+def _attention_by_group(
     attention: list[list[float]], place: int, groups: list[tuple[range, str]]
 ) -> tuple[tuple[int, float], ...]:
     """The groups before a token that were attended to when it was chosen; the strongest is 1."""
@@ -106,7 +108,7 @@ def _by_group(
         if group.start >= place:
             break
         share = sum(weights[i] for i in group) / strongest
-        if share >= FAINTEST:
+        if share >= MIN_SHARE:
             shares.append((index, min(share, 1.0)))
     return tuple(shares)
 
@@ -115,7 +117,7 @@ def shown_piece(piece: str, before: str = "") -> str:
     """A token as it is shown alone: without its space, with … where it goes on with a word."""
     if piece == END_OF_TEXT:
         return "(the end)"
-    if _HALF.search(piece):
+    if _BYTE_ESCAPE.search(piece):
         return "(half a character)"
     if not piece.strip():
         return "(a new line)" if "\n" in piece else "(a space)"
@@ -138,7 +140,7 @@ def _sentence(written: str, word: str, chance: float, is_given: bool) -> str:
     if word not in (written.strip(), ""):
         name += f" in “{word}”"
     if is_given:
-        return f"{name} was given. The model thought its chance {percent(chance)}."
+        return f"{name} was given. The model gave it a chance of {percent(chance)}."
     return f"{name} had a chance of {percent(chance)}."
 
 
@@ -153,12 +155,12 @@ def _word_at(words: list[re.Match], start: int, end: int) -> str:
 def _alternatives(token: TokenProbability, before: str) -> tuple[Alternative, ...]:
     """The likeliest tokens, and last the one that came where it was none of them."""
     alternatives = [
-        Alternative(shown_piece(piece, before), chance, came=piece == token.piece)
+        Alternative(shown_piece(piece, before), chance, is_actual=piece == token.piece)
         for piece, chance in token.likeliest
     ]
-    if not any(alternative.came for alternative in alternatives):
+    if not any(alternative.is_actual for alternative in alternatives):
         name = shown_piece(token.piece, before)
-        alternatives.append(Alternative(name, token.probability, came=True))
+        alternatives.append(Alternative(name, token.probability, is_actual=True))
     return tuple(alternatives)
 
 
@@ -169,7 +171,7 @@ def _attention_before(model: Transformer, tokenizer: Tokenizer, text: str) -> li
     `slm.analysis.token_probabilities.mean_attention`, but not scaled.
     """
     ids = [tokenizer.bos_id, *tokenizer.encode(text)]
-    ids = ids[: min(model.config.context_length, LONGEST)]
+    ids = ids[: min(model.config.context_length, MAX_TOKENS)]
     maps = attention_maps(model, torch.tensor(ids, device=model.device))  # (L, H, T, T)
     mean = maps.mean((0, 1)).tolist()  # T lists of T
     return [mean[place][1 : place + 1] for place in range(len(ids))]  # 0 is the beginning of text

@@ -7,6 +7,7 @@ import streamlit as st
 
 import slm
 from slm.model.transformer import Transformer
+from slm.page.markdown import literal
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.utils.files import ASSETS
 
@@ -21,7 +22,7 @@ _FILES = (  # what a model is loaded from
 
 
 @dataclass(frozen=True)
-class Writer:
+class LoadedModel:
     """A model that writes stories."""
 
     name: str  # on the page
@@ -45,10 +46,10 @@ def find_models() -> tuple[dict[str, Path], dict[str, str]]:
     return loadable, problems
 
 
-def load_writer(name: str, folder: Path) -> Writer:
+def load_named(name: str, folder: Path) -> LoadedModel:
     """The model in a folder. Raises OSError or ValueError where it cannot be loaded."""
     changed = _changed(folder)
-    return Writer(name, changed, *_load(str(folder), changed))
+    return LoadedModel(name, changed, *_load(str(folder), changed))
 
 
 def _changed(folder: Path) -> int:
@@ -75,7 +76,7 @@ def _problem(folder: str, changed: int) -> str:
     return ""
 
 
-def choose_model() -> Writer:
+def choose_model() -> LoadedModel:
     """Let a model be chosen; where it cannot be loaded, say so and end the script."""
     loadable, problems = find_models()
     if st.session_state.get("model") not in loadable:
@@ -87,7 +88,7 @@ def choose_model() -> Writer:
             for folder, problem in problems.items():
                 st.text(f"{folder}: {problem}")
     try:
-        return load_writer(name, loadable[name])
+        return load_named(name, loadable[name])
     except (OSError, ValueError) as error:  # it has been changed this very moment
-        st.error(f"This model cannot be loaded. {error}")
+        st.error(f"This model cannot be loaded. {literal(str(error))}")
         st.stop()

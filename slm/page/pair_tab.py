@@ -1,34 +1,34 @@
-"""The second tab: two stories from one beginning, each with dials of its own."""
+"""The second tab: two stories from one beginning, each with settings of its own."""
 
 import streamlit as st
 
-from slm.page.desk import Desk
-from slm.page.dials import dial_settings, dials
-from slm.page.jobs import StoryJob
-from slm.page.models import Writer
+from slm.page.jobs import WritingJob
+from slm.page.models import LoadedModel
 from slm.page.prompt_row import prompt_row
+from slm.page.sampling_controls import chosen_settings, draw_controls
+from slm.page.saved_state import SavedPage
 from slm.page.story_view import show_stories, written_by
 
 SIDES = ("left", "right")
 
 
-def pair_tab(writer: Writer, desk: Desk) -> bool:
+def pair_tab(chosen: LoadedModel, saved: SavedPage) -> bool:
     """Write two stories side by side; on a phone one lies below the other. Whether they were begun
     in this run."""
-    job = desk.pair
+    job = saved.pair
     is_running = job is not None and job.is_running
     begins = prompt_row("prompt-two", "Write both", job if is_running else None)
     if begins:
-        settings = [dial_settings(side) for side in SIDES]
-        desk.pair = StoryJob(writer, st.session_state["prompt-two"], settings)
-        desk.pair.start()
+        settings = [chosen_settings(side) for side in SIDES]
+        saved.pair = WritingJob(chosen, st.session_state["prompt-two"], settings)
+        saved.pair.start()
     elif job is None:
-        st.caption("Two stories will appear here. Turn their dials apart first, below.")
+        st.caption("Two stories will appear here. First give them different settings below.")
     else:
         show_stories(job, is_running, [f"story-{side}" for side in SIDES])
     if job is not None and not (begins or is_running):
-        st.caption(written_by(job, writer))
+        st.caption(written_by(job, chosen))
     for side, column in zip(SIDES, st.columns(2)):
-        with column, st.expander(f"Dials of the {side} story"):
-            dials(side)
+        with column, st.expander(f"Settings of the {side} story"):
+            draw_controls(side)
     return begins

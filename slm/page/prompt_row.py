@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from slm.page.jobs import StoryJob
+from slm.page.jobs import WritingJob
 
 IDEAS = (
     "Once upon a time, there was a little",
@@ -13,7 +13,7 @@ IDEAS = (
 )
 
 
-def prompt_row(key: str, label: str, running: StoryJob | None) -> bool:
+def prompt_row(key: str, label: str, running: WritingJob | None) -> bool:
     """How a story begins and, beside it, the button to write it, or to stop what is written.
 
     Returns whether a story is to be written now.

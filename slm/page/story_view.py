@@ -10,8 +10,9 @@ from pathlib import Path
 import streamlit as st
 
 from slm.page.explanation import Explanation
-from slm.page.jobs import StoryJob
-from slm.page.models import Writer
+from slm.page.jobs import WritingJob
+from slm.page.markdown import literal
+from slm.page.models import LoadedModel
 
 REDRAW_SECONDS = 0.2  # while a story is written
 HTML = '<div class="view"></div>'
@@ -26,7 +27,7 @@ def _component():
     return st.components.v2.component("slm_story", html=HTML, css=css, js=js)
 
 
-def show_stories(job: StoryJob, is_running: bool, keys: list[str]) -> None:
+def show_stories(job: WritingJob, is_running: bool, keys: list[str]) -> None:
     """Show the stories of a job side by side, drawn again and again while they are written.
 
     `keys` tell them apart, one for each.
@@ -34,7 +35,7 @@ def show_stories(job: StoryJob, is_running: bool, keys: list[str]) -> None:
     st.fragment(_draw, run_every=REDRAW_SECONDS if is_running else None)(job, is_running, keys)
 
 
-def _draw(job: StoryJob, was_running: bool, keys: list[str]) -> None:
+def _draw(job: WritingJob, was_running: bool, keys: list[str]) -> None:
     """Draw the stories as they are now; once they are finished, the whole page anew."""
     if was_running and not job.is_running:
         st.rerun()
@@ -44,12 +45,14 @@ def _draw(job: StoryJob, was_running: bool, keys: list[str]) -> None:
         with column:
             _component()(key=key, data=view_data(text, job.prompt, explanation, job.is_running))
     if job.error:
-        st.error(job.error)
+        st.error(literal(job.error))
 
 
 def view_data(text: str, prompt: str, explanation: Explanation | None, is_running: bool) -> dict:
     """What the component is given."""
-    given = len(prompt) if text.startswith(prompt) else 0
+    given = 0
+    if text.startswith(prompt):
+        given = len(prompt.encode("utf-16-le")) // 2  # as JavaScript counts: in units of UTF-16
     data = {"text": text, "given": given, "running": is_running, "tokens": [], "rest": ""}
     if explanation is None:
         return data
@@ -60,7 +63,7 @@ def view_data(text: str, prompt: str, explanation: Explanation | None, is_runnin
             "chance": round(token.chance, 3),
             "sentence": token.sentence,
             "alternatives": [
-                [alternative.name, round(alternative.chance, 4), alternative.came]
+                [alternative.name, round(alternative.chance, 4), alternative.is_actual]
                 for alternative in token.alternatives
             ],
             "listened": [[place, round(share, 2)] for place, share in token.listened_to],
@@ -70,10 +73,11 @@ def view_data(text: str, prompt: str, explanation: Explanation | None, is_runnin
     return data | {"tokens": tokens, "rest": explanation.rest}
 
 
-def written_by(job: StoryJob, chosen: Writer) -> str:
+def written_by(job: WritingJob, chosen: LoadedModel) -> str:
     """Which model has written a story, in a sentence."""
-    if job.writer_name != chosen.name:
-        return f"Written by {job.writer_name}, not by the model that is chosen now."
-    if job.writer_changed != chosen.changed:
-        return f"Written by {job.writer_name} as it was before: it has been replaced since."
-    return f"Written by {job.writer_name}."
+    name = literal(job.model_name)
+    if job.model_name != chosen.name:
+        return f"Written by {name}, not by the model that is chosen now."
+    if job.model_changed != chosen.changed:
+        return f"Written by {name} as it was before: it has been replaced since."
+    return f"Written by {name}."

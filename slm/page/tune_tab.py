@@ -4,8 +4,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from slm.page.desk import Workshop
-from slm.page.models import RUNS, Writer
+from slm.checkpoint.replacing import check_replaceable
+from slm.page.markdown import literal
+from slm.page.models import RUNS, LoadedModel
+from slm.page.saved_state import FineTuningSlot
 from slm.page.tuning_job import TuningJob
 from slm.stories.files import KINDS, parse_stories, read_stories
 from slm.utils.folder_marker import FINE_TUNED, folder_kind
@@ -13,28 +15,28 @@ from slm.utils.folder_marker import FINE_TUNED, folder_kind
 REDRAW_SECONDS = 1.0
 
 
-def tune_tab(writer: Writer, workshop: Workshop) -> bool:
+def tune_tab(chosen: LoadedModel, slot: FineTuningSlot) -> bool:
     """Fine-tune the chosen model on stories that are pasted or uploaded. Whether that was begun in
     this run."""
-    is_busy = workshop.is_busy
+    is_busy = slot.is_busy
     st.write("Give it stories of your own: two or more, better ten. They stay on this computer.")
     texts = _own_texts()
     name = st.text_input("Name of the new model", "mine", key="name", max_chars=40).strip()
     if is_busy:
-        st.fragment(_draw_progress, run_every=REDRAW_SECONDS)(workshop.job)
+        st.fragment(_draw_progress, run_every=REDRAW_SECONDS)(slot.job)
         return False
     # No callbacks: what they are given is of the run before, when a file may not have been there.
     agreed = False
     if st.button("Teach it", type="primary", key="teach"):
-        agreed = _is_agreed(name)
+        agreed = _is_agreed(name, chosen, texts)
     if st.session_state.get("asked") == name:
         agreed = _ask(name)
-    if agreed and _begin(writer, workshop, texts, name):
+    if agreed and _begin(chosen, slot, texts, name):
         return True
     if st.session_state.get("refused"):
-        st.error(st.session_state["refused"])
-    elif workshop.job is not None:
-        _draw_result(workshop.job)
+        st.error(literal(st.session_state["refused"]))
+    elif slot.job is not None:
+        _draw_result(slot.job)
     return False
 
 
@@ -42,7 +44,7 @@ def _own_texts() -> list[str]:
     """Let stories be given; their texts. What was read of each file is said below it."""
     pasted = st.text_area("Paste them, with two blank lines between stories", key="pasted")
     kinds = [kind.removeprefix(".") for kind in KINDS]
-    files = st.file_uploader("or bring files", kinds, accept_multiple_files=True, key="files")
+    files = st.file_uploader("or upload files", kinds, accept_multiple_files=True, key="files")
     texts = [text for text in pasted.replace("\r", "").split("\n\n\n") if text.strip()]
     names_before = []
     for file in files or []:
@@ -52,9 +54,9 @@ def _own_texts() -> list[str]:
         try:
             stories = _parse(file.name, file.getvalue())
         except ValueError as error:
-            st.error(str(error).replace(file.name, name))
+            st.error(literal(str(error).replace(file.name, name)))
             continue
-        st.caption(f"{name}: {_count(stories)}")
+        st.caption(f"{literal(name)}: {_count(stories)}")
         texts += stories
     if st.checkbox("or take the tales of a lighthouse robot, to try it", key="tales"):
         texts += read_stories("lighthouse")
@@ -72,11 +74,11 @@ def _count(stories: list[str]) -> str:
     return f"{count:,} {'story' if count == 1 else 'stories'}"
 
 
-def _is_agreed(name: str) -> bool:
-    """Whether a new model may have this name without a question; if not, say why, or ask."""
+def _is_agreed(name: str, chosen: LoadedModel, texts: list[str]) -> bool:
+    """Whether fine-tuning may begin without a question; if not, say why, or ask."""
     state = st.session_state
     state["asked"] = None
-    state["refused"] = _why_not(name)
+    state["refused"] = _problem(name, chosen, texts)
     if state["refused"]:
         return False
     has_model = (RUNS / name / "config.json").exists()
@@ -84,26 +86,34 @@ def _is_agreed(name: str) -> bool:
     return not has_model
 
 
-def _why_not(name: str) -> str:
-    """Why a new model cannot have this name; nothing where it can."""
+def _problem(name: str, chosen: LoadedModel, texts: list[str]) -> str:
+    """Why fine-tuning cannot begin; nothing where it can."""
+    if not texts:
+        return "Give it some stories first."
     if not name.replace("-", "").replace("_", "").isalnum():
         return "Give it a name of letters, digits, - and _."
     folder = RUNS / name
+    if folder.exists() and not folder.is_dir():
+        return f"{folder.as_posix()} is a file: choose another name."
     if not folder.exists() or not any(folder.iterdir()):
         return ""
     kind = folder_kind(folder)
-    if kind == FINE_TUNED:
-        return ""
-    content = f"a {kind}" if kind else "something else"
-    return f"{folder.as_posix()} holds {content}: take another name."
+    if kind != FINE_TUNED:
+        content = f"a {kind}" if kind else "something else"
+        return f"{folder.as_posix()} holds {content}: choose another name."
+    try:
+        check_replaceable(folder, chosen.model, chosen.tokenizer)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
-def _begin(writer: Writer, workshop: Workshop, texts: list[str], name: str) -> bool:
+def _begin(chosen: LoadedModel, slot: FineTuningSlot, texts: list[str], name: str) -> bool:
     """Begin to fine-tune; whether that could be."""
     st.session_state["asked"] = None
-    if workshop.start(TuningJob(writer, texts, RUNS / name)):
+    if slot.start(TuningJob(chosen, texts, RUNS / name)):
         return True
-    st.session_state["refused"] = "Another page is fine-tuning a model: wait for it."
+    st.session_state["refused"] = "Another page is already fine-tuning a model: please wait."
     return False
 
 
@@ -133,7 +143,7 @@ def _draw_progress(job: TuningJob) -> None:
 
 def progress_sentence(job: TuningJob) -> str:
     """Where fine-tuning is, in a line."""
-    name = job.folder.as_posix()
+    name = literal(job.folder.as_posix())
     if job.is_stopping:
         return f"{name}: stopping, and saving the best so far ..."
     progress = job.progress
@@ -170,16 +180,16 @@ def _draw_result(job: TuningJob) -> None:
     """What came of it."""
     folder = job.folder
     if job.error:
-        st.error(job.error)
+        st.error(literal(job.error))
         return
     if job.was_cancelled:
-        st.info("Stopped in the first round: there was nothing to save yet.")
+        st.info("Stopped before the first round ended: nothing was saved.")
         return
     before = job.result.before["yours"].bits_per_byte
     after = job.result.after["yours"].bits_per_byte
     change = f"from {before:.2f} to {after:.2f} bits per byte on the stories held out"
     if after < before:
-        st.success(f"It has learnt: {change} (less is better). It is in {folder.as_posix()}.")
+        st.success(f"It has improved {change} (less is better). It is in {folder.as_posix()}.")
     else:
         st.info("No round was better on the stories held out: the model is as it was.")
     if job.is_practice:

@@ -1,16 +1,14 @@
 """Fine-tuning as a job: how far it has come, how long it will take, and an early end."""
 
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import slm
 from slm.finetuning.result import FineTuned
 from slm.page.jobs import Job
-from slm.page.models import Writer
+from slm.page.models import LoadedModel
 from slm.stories.loading import load_stories
-from slm.utils.folder_marker import MARKER
 
 ORDINARY_STORIES = 2_000  # what `slm.finetune` takes by itself, against forgetting
 
@@ -31,26 +29,25 @@ class Progress:
 class TuningJob(Job):
     """Fine-tune a model on texts, and save it in a folder."""
 
-    def __init__(self, writer: Writer, texts: list[str], folder: Path):
+    def __init__(self, chosen: LoadedModel, texts: list[str], folder: Path):
         super().__init__()
         self.folder = folder
         self.progress: Progress | None = None  # None until the first step is done
         self.is_practice = False  # whether made-up stories stand in for TinyStories
         self.was_cancelled = False
         self.result: FineTuned | None = None
-        self._writer = writer
+        self._chosen = chosen
         self._texts = texts
         self._first_step: tuple[float, float] | None = None  # when it was done, and its share
 
     def work(self) -> None:
-        """Fine-tune and save; where nothing is saved, leave no new folder behind."""
+        """Fine-tune and save."""
         ordinary = load_stories(n=ORDINARY_STORIES)
         self.is_practice = ordinary.is_practice
-        was_there = self.folder.exists()
         try:
             self.result = slm.finetune(
-                self._writer.model,
-                self._writer.tokenizer,
+                self._chosen.model,
+                self._chosen.tokenizer,
                 self._texts,
                 ordinary=ordinary,
                 folder=self.folder,
@@ -58,9 +55,6 @@ class TuningJob(Job):
             )
         except CancelledError:
             self.was_cancelled = True
-        finally:
-            if self.result is None and not was_there:
-                _remove_claimed(self.folder)
 
     def _after_step(self, share: float, scores: list[float]) -> bool:
         """Note the progress after a step; whether to stop now."""
@@ -75,10 +69,3 @@ class TuningJob(Job):
         if self.should_stop and not scores:
             raise CancelledError
         return self.should_stop
-
-
-def _remove_claimed(folder: Path) -> None:
-    """Remove a folder that holds nothing but its marker."""
-    with suppress(OSError):
-        (folder / MARKER).unlink(missing_ok=True)
-        folder.rmdir()

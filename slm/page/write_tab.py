@@ -5,33 +5,33 @@ from io import BytesIO
 import streamlit as st
 
 from slm import plots
-from slm.page.desk import Desk
-from slm.page.dials import dial_settings
-from slm.page.jobs import StoryJob
-from slm.page.models import Writer
+from slm.page.jobs import WritingJob
+from slm.page.models import LoadedModel
 from slm.page.prompt_row import prompt_row
+from slm.page.sampling_controls import chosen_settings
+from slm.page.saved_state import SavedPage
 from slm.page.story_view import show_stories, written_by
 
 
-def write_tab(writer: Writer, desk: Desk) -> bool:
+def write_tab(chosen: LoadedModel, saved: SavedPage) -> bool:
     """Write one story, explain its words, and save it. Whether one was begun in this run."""
-    job = desk.story
+    job = saved.story
     is_running = job is not None and job.is_running
     begins = prompt_row("prompt", "Write", job if is_running else None)
     if begins:
-        desk.story = StoryJob(writer, st.session_state["prompt"], [dial_settings("one")])
-        desk.story.start()
+        saved.story = WritingJob(chosen, st.session_state["prompt"], [chosen_settings("one")])
+        saved.story.start()
     elif job is None:
-        st.caption("The story will appear here. Dials and models are in the side bar (»).")
+        st.caption("The story will appear here. Settings and models are in the sidebar (»).")
     else:
         show_stories(job, is_running, ["story"])
     if job is not None and not (begins or is_running):
-        st.caption(written_by(job, writer))
+        st.caption(written_by(job, chosen))
         _save_buttons(job)
     return begins
 
 
-def _save_buttons(job: StoryJob) -> None:
+def _save_buttons(job: WritingJob) -> None:
     """Buttons to save a story."""
     text = job.texts[0]
     left, right = st.columns(2)

@@ -1,13 +1,14 @@
 """Fonts: those that come with matplotlib, and for other scripts what the computer has installed."""
 
-from __future__ import annotations
-
 from functools import cache
 
-SANS, SERIF, MONO = "DejaVu Sans", "STIXGeneral", "DejaVu Sans Mono"  # all come with matplotlib
+# These come with matplotlib.
+SANS = "DejaVu Sans"
+SERIF = "STIXGeneral"
+MONO = "DejaVu Sans Mono"
 
-# Fonts that Linux, Windows and macOS have for Chinese, Japanese, Korean, the scripts of India, and
-# Arabic; the first that is installed draws what the ones above have no glyph for.
+# Fallback fonts for Chinese, Japanese, Korean, Indic and Arabic scripts on Linux, Windows and
+# macOS; matplotlib tries the installed ones in this order.
 OTHER_SCRIPTS = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",

@@ -1,5 +1,4 @@
-"""Connections: there is a bound on their number, and nobody holds one for long without asking, or
-without reading."""
+"""Connections: their number is limited, and clients that send or read too slowly are disconnected."""
 
 import asyncio
 import http
@@ -15,9 +14,9 @@ SECONDS_OF_SILENCE = 1.0  # after which a connection without a request gives way
 
 
 class ClientConnection(H11Protocol):
-    """A connection of uvicorn's that is closed where a request's headers do not come in time, or
-    where the client does not read the answer. (Between two requests, uvicorn itself closes it; the
-    time of bodies is limited in body_limit.py.)
+    """A connection of uvicorn's that is closed when a request's headers are late, or when the client
+    does not read the answer. (Between two requests, uvicorn itself closes it; the time of bodies is
+    limited in body_limit.py.)
 
     Where there are too many, a new one takes the place of the one that has been silent for longest;
     if all have something to do, it is answered 503.
@@ -26,15 +25,15 @@ class ClientConnection(H11Protocol):
     def __init__(self, *args, limits: ServerLimits, **kwargs):
         super().__init__(*args, **kwargs)
         self._limits = limits
-        self._heard = 0.0  # when the client last sent something, by the loop's clock
+        self._last_received = 0.0  # when the client last sent something, by the loop's clock
         self._header_timer: asyncio.TimerHandle | None = None
         self._read_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """A client has connected: its first request should come."""
         super().connection_made(transport)
-        self._heard = self.loop.time()
-        if self._is_one_too_many() and not self._close_longest_silent():
+        self._last_received = self.loop.time()
+        if self._is_over_limit() and not self._close_longest_idle():
             self._answer_and_close(
                 http.HTTPStatus.SERVICE_UNAVAILABLE,
                 "All connections of the server are in use: try again in a moment.",
@@ -44,11 +43,11 @@ class ClientConnection(H11Protocol):
         self._start_header_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Some of a request has come."""
-        self._heard = self.loop.time()
+        """Part of a request has arrived."""
+        self._last_received = self.loop.time()
         super().data_received(data)
         if self._answering:
-            self._header_timer = _stop(self._header_timer)
+            self._cancel_header_timer()
         elif self._header_timer is None:
             self._start_header_timer()
 
@@ -61,12 +60,12 @@ class ClientConnection(H11Protocol):
     def resume_writing(self) -> None:
         """The client has read on."""
         super().resume_writing()
-        self._read_timer = _stop(self._read_timer)
+        self._cancel_read_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed."""
-        self._header_timer = _stop(self._header_timer)
-        self._read_timer = _stop(self._read_timer)
+        self._cancel_header_timer()
+        self._cancel_read_timer()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
@@ -93,23 +92,23 @@ class ClientConnection(H11Protocol):
             self.transport.write(self.conn.send(event))
         self.transport.close()
 
-    def _is_one_too_many(self) -> bool:
+    def _is_over_limit(self) -> bool:
         open_ones = [c for c in self.connections if not c.transport.is_closing()]
         return len(open_ones) > self._limits.connections
 
-    def _close_longest_silent(self) -> bool:
+    def _close_longest_idle(self) -> bool:
         """Close the connection that has waited longest for its client to ask; False if none has."""
         heard_before = self.loop.time() - SECONDS_OF_SILENCE
         silent = [
             connection
             for connection in self.connections
-            if connection._heard < heard_before
+            if connection._last_received < heard_before
             and not connection._answering
             and not connection.transport.is_closing()
         ]
         if not silent:
             return False
-        longest = min(silent, key=lambda connection: connection._heard)
+        longest = min(silent, key=lambda connection: connection._last_received)
         longest.transport.close()
         return True
 
@@ -121,7 +120,12 @@ class ClientConnection(H11Protocol):
         seconds = self._limits.header_seconds
         self._header_timer = self.loop.call_later(seconds, self.transport.close)
 
+    def _cancel_header_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
 
-def _stop(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
+    def _cancel_read_timer(self) -> None:
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None

@@ -8,30 +8,32 @@ pytest.importorskip("streamlit")
 
 from streamlit.testing.v1 import AppTest
 
+from slm.checkpoint.saving import save_model_as
 from slm.page import tuning_job
-from slm.page.desk import Desk, _desks, workshop
+from slm.page.saved_state import SavedPage, _saved_pages, fine_tuning_slot
 from slm.stories.cleaning import Cleaning, Stories
 from slm.stories.files import read_stories
 from slm.stories.practice import practice_stories
+from slm.utils.folder_marker import FINE_TUNED
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph")  # a random model writes strange signs
 APP = Path(slm.__file__).parent / "page" / "app.py"
 
 
 @pytest.fixture
-def desk():
-    """The desk of the page, which outlives the runs of its script."""
-    desk = _desks()["test"] = Desk()
-    yield desk
-    for job in (desk.story, desk.pair, workshop().job):
+def saved():
+    """The saved of the page, which outlives the runs of its script."""
+    saved = _saved_pages()["test"] = SavedPage()
+    yield saved
+    for job in (saved.story, saved.pair, fine_tuning_slot().job):
         if job is not None:
             job.stop()
             job.wait()
-    workshop().job = None
+    fine_tuning_slot().job = None
 
 
 @pytest.fixture
-def page(tmp_path, monkeypatch, desk, random_model, tokenizer):
+def page(tmp_path, monkeypatch, saved, random_model, tokenizer):
     """The page, in a folder with one model of its own, which is chosen."""
     monkeypatch.chdir(tmp_path)
     slm.save_model("runs/own", random_model(), tokenizer)
@@ -53,7 +55,7 @@ def practice(is_practice=True):
 
 def open_page(model=None):
     page = AppTest.from_file(str(APP), default_timeout=300)
-    page.query_params["desk"] = "test"
+    page.query_params["page"] = "test"
     if model:
         page.session_state["model"] = model
     page.run()
@@ -70,33 +72,33 @@ def labels(page):
     return {button.label for button in page.button}
 
 
-def write(page, desk, prompt="The cat", **dials):
+def write(page, saved, prompt="The cat", **values):
     page.text_area(key="prompt").set_value(prompt)
-    for name, value in dials.items():
+    for name, value in values.items():
         page.slider(key=f"one-{name}").set_value(value)
     button(page, "Write").click().run()
-    desk.story.wait()
+    saved.story.wait()
     page.run()
     assert not page.exception
-    return desk.story.texts[0]
+    return saved.story.texts[0]
 
 
 def captions(page):
     return " ".join(caption.value for caption in page.caption)
 
 
-def test_it_writes_the_story_that_the_package_writes(page, desk):
-    story = write(page, desk, temperature=0.0, length=20)
+def test_it_writes_the_story_that_the_package_writes(page, saved):
+    story = write(page, saved, temperature=0.0, length=20)
     expected = slm.generate(
         *slm.load_model("runs/own"), "The cat", temperature=0, max_new_tokens=20
     )
     assert story == expected
 
 
-def test_a_seed_writes_the_same_again(page, desk):
+def test_a_seed_writes_the_same_again(page, saved):
     page.number_input(key="one-seed").set_value(5)
-    one = write(page, desk, length=20)
-    assert write(page, desk, length=20) == one
+    one = write(page, saved, length=20)
+    assert write(page, saved, length=20) == one
 
 
 def test_an_idea_becomes_the_prompt_and_can_be_taken_again(page):
@@ -107,7 +109,7 @@ def test_an_idea_becomes_the_prompt_and_can_be_taken_again(page):
         assert page.text_area(key="prompt").value == "The dragon was afraid of"
 
 
-def test_stop_is_there_only_while_there_is_something_to_stop(page, desk, monkeypatch):
+def test_stop_is_there_only_while_there_is_something_to_stop(page, saved, monkeypatch):
     def endless(*_, **__):
         while True:
             yield "word "
@@ -117,30 +119,30 @@ def test_stop_is_there_only_while_there_is_something_to_stop(page, desk, monkeyp
     button(page, "Write").click().run()
     assert "Write" not in labels(page)
     page.slider(key="one-temperature").set_value(1.5).run()  # a touch, which stops nothing
-    assert desk.story.is_running
+    assert saved.story.is_running
     button(page, "Stop").click().run()
-    desk.story.wait()
+    saved.story.wait()
     page.run()
     assert {"Write", "Save as text"} <= labels_of_all(page)
     assert "Stop" not in labels(page)
-    assert desk.story.texts[0].startswith("word word")
+    assert saved.story.texts[0].startswith("word word")
 
 
 def labels_of_all(page):
     return labels(page) | {found.label for found in page.get("download_button")}
 
 
-def test_a_page_that_is_reloaded_finds_its_story_and_its_model_again(page, desk):
-    story = write(page, desk, prompt="The cat sat", length=20)
+def test_a_page_that_is_reloaded_finds_its_story_and_its_model_again(page, saved):
+    story = write(page, saved, prompt="The cat sat", length=20)
     again = open_page()
-    assert desk.story.texts[0] == story
+    assert saved.story.texts[0] == story
     assert again.text_area(key="prompt").value == "The cat sat"
     assert again.selectbox(key="model").value == "runs/own"
     assert "Written by runs/own." in captions(again)
 
 
-def test_an_old_story_is_marked_with_the_model_that_wrote_it(page, desk, random_model, tokenizer):
-    write(page, desk, length=20)
+def test_an_old_story_is_marked_with_the_model_that_wrote_it(page, saved, random_model, tokenizer):
+    write(page, saved, length=20)
     slm.save_model("runs/own", random_model(seed=2), tokenizer)
     page.run()
     assert "Written by runs/own as it was before" in captions(page)
@@ -148,16 +150,16 @@ def test_an_old_story_is_marked_with_the_model_that_wrote_it(page, desk, random_
     assert "Written by runs/own, not by the model that is chosen now." in captions(page)
 
 
-def test_two_stories_have_dials_of_their_own(page, desk):
+def test_two_stories_have_settings_of_their_own(page, saved):
     for side, temperature in (("left", 0.0), ("right", 2.0)):
         page.slider(key=f"{side}-temperature").set_value(temperature)
         page.slider(key=f"{side}-length").set_value(20)
     page.text_area(key="prompt-two").set_value("The cat")
     button(page, "Write both").click().run()
-    desk.pair.wait()
+    saved.pair.wait()
     page.run()
     assert not page.exception
-    left, right = desk.pair.texts
+    left, right = saved.pair.texts
     model = slm.load_model("runs/own")
     assert left == slm.generate(*model, "The cat", temperature=0, max_new_tokens=20)
     assert left != right
@@ -174,10 +176,10 @@ def begin_tuning(page, name="robot"):
 @pytest.mark.parametrize("ordinary", [False, True], indirect=True, ids=["real", "practice"])
 def test_fine_tuning_makes_a_model_that_can_be_used(page, ordinary):
     begin_tuning(page)
-    workshop().job.wait()
+    fine_tuning_slot().job.wait()
     page.run()
     assert not page.exception
-    assert page.success[0].value.startswith("It has learnt")
+    assert page.success[0].value.startswith("It has improved")
     assert any("made up for practice" in warning.value for warning in page.warning) == (
         ordinary.is_practice
     )
@@ -188,20 +190,20 @@ def test_fine_tuning_makes_a_model_that_can_be_used(page, ordinary):
 
 def test_a_name_that_exists_asks_before_it_replaces(page, ordinary, random_model, tokenizer):
     begin_tuning(page)
-    workshop().job.wait()
+    fine_tuning_slot().job.wait()
     page.run()
     weights = Path("runs/robot/model.safetensors")
     before = weights.stat().st_mtime_ns
-    first = workshop().job
+    first = fine_tuning_slot().job
     page.button(key="teach").click().run()
     assert "Replace it?" in page.warning[0].value
-    assert workshop().job is first
+    assert fine_tuning_slot().job is first
     page.button(key="leave").click().run()
     assert not any("Replace it?" in warning.value for warning in page.warning)
     page.button(key="teach").click().run()
     page.button(key="replace").click().run()
-    assert workshop().job is not first
-    workshop().job.wait()
+    assert fine_tuning_slot().job is not first
+    fine_tuning_slot().job.wait()
     assert weights.stat().st_mtime_ns > before
 
 
@@ -210,8 +212,30 @@ def test_a_folder_that_holds_something_else_is_never_replaced(page):
     Path("runs/letters/one.txt").write_text("Dear Lily", encoding="utf-8")
     for name, content in (("own", "a model"), ("letters", "something else")):
         begin_tuning(page, name)
-        assert page.error[0].value == f"runs/{name} holds {content}: take another name."
-        assert workshop().job is None
+        assert page.error[0].value == f"runs/{name} holds {content}: choose another name."
+        assert fine_tuning_slot().job is None
+
+
+def test_a_file_in_the_way_is_named(page):
+    Path("runs/letter").write_text("Dear Lily", encoding="utf-8")
+    begin_tuning(page, "letter")
+    assert page.error[0].value == "runs/letter is a file: choose another name."
+    assert Path("runs/letter").read_text(encoding="utf-8") == "Dear Lily"
+
+
+def test_without_stories_nothing_begins(page):
+    page.button(key="teach").click().run()
+    assert page.error[0].value == "Give it some stories first."
+    assert fine_tuning_slot().job is None
+
+
+def test_a_model_of_another_shape_is_not_offered_for_replacement(page, random_model, tokenizer):
+    other = random_model(n_layers=1)
+    save_model_as(FINE_TUNED, Path("runs/robot"), other, tokenizer)
+    begin_tuning(page)
+    assert "already holds another model" in page.error[0].value
+    assert not any("Replace it?" in warning.value for warning in page.warning)
+    assert fine_tuning_slot().job is None
 
 
 def test_the_tales_of_the_lighthouse_can_be_tried(page, monkeypatch):
@@ -220,14 +244,14 @@ def test_the_tales_of_the_lighthouse_can_be_tried(page, monkeypatch):
     monkeypatch.setattr(tuning_job, "load_stories", lambda n: practice())
     page.checkbox(key="tales").check().run()
     page.button(key="teach").click().run()
-    workshop().job.wait()
+    fine_tuning_slot().job.wait()
     assert given == read_stories("lighthouse")
 
 
 def test_too_few_stories_and_a_strange_name_are_refused_in_a_sentence(page, ordinary):
     page.text_area(key="pasted").set_value("Too short.")
     page.button(key="teach").click().run()
-    workshop().job.wait()
+    fine_tuning_slot().job.wait()
     page.run()
     assert "Too few stories" in page.error[0].value
     assert not Path("runs/mine").exists()

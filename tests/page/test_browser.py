@@ -202,8 +202,8 @@ def wait_for_page(browser):
     browser.execute_script(COUNT_RUNS)
 
 
-def move_dial(browser, number, key):
-    """Move one of the dials in the side bar by keyboard, and wait until the page has heard of it;
+def move_slider(browser, number, key):
+    """Move one of the sliders in the sidebar by keyboard, and wait until the page has heard of it;
     what it shows then."""
     handle = find(browser, SLIDERS, number).find_element(By.CSS_SELECTOR, HANDLE)
     before = find(browser, SLIDERS, number).text
@@ -267,7 +267,7 @@ def test_a_story_is_written_explained_and_nothing_complains(browser, address):
     chosen = next(word for word in first_words if "at" in word.text)
     until(lambda: chosen.click() is None)
     until(lambda: chosen.text.strip() in panel(browser))
-    assert "was given. The model thought its chance" in panel(browser)
+    assert "was given. The model gave it a chance of" in panel(browser)
     width = browser.execute_script("return document.documentElement.scrollWidth")
     assert width <= browser.execute_script("return window.innerWidth") + 1  # no sideways scrolling
     assert errors(browser) == []
@@ -295,12 +295,12 @@ def focused(browser):
     )
 
 
-def test_neither_a_dial_nor_a_reload_ends_a_story_but_stop_does(browser, address):
+def test_neither_a_slider_nor_a_reload_ends_a_story_but_stop_does(browser, address):
     open_page(browser, address, "runs/slow")  # 400 tokens take it a quarter of a minute or more
-    assert "400" in move_dial(browser, 1, Keys.END)
+    assert "400" in move_slider(browser, 1, Keys.END)
     click(browser, "Write")
     until(lambda: len(story(browser)) > 60)
-    assert "0.85" in move_dial(browser, 0, Keys.ARROW_RIGHT)
+    assert "0.85" in move_slider(browser, 0, Keys.ARROW_RIGHT)
     length = len(story(browser))
     until(lambda: len(story(browser)) > length + 40)
     written = story(browser)
@@ -335,7 +335,7 @@ def write_files(folder, number, stories_each):
     return files
 
 
-def test_neither_a_dial_nor_a_reload_ends_fine_tuning_but_stop_keeps_the_best(
+def test_neither_a_slider_nor_a_reload_ends_fine_tuning_but_stop_keeps_the_best(
     browser, address, tmp_path
 ):
     open_page(browser, address, "runs/own")
@@ -345,14 +345,14 @@ def test_neither_a_dial_nor_a_reload_ends_fine_tuning_but_stop_keeps_the_best(
     shown(browser, "mine.txt (number 2 of this name): 60 stories")
     click(browser, "Teach it")
     shown(browser, "reading your stories, round 1")
-    move_dial(browser, 0, Keys.ARROW_RIGHT)
+    move_slider(browser, 0, Keys.ARROW_RIGHT)
     shown(browser, "reading your stories, round")
     browser.refresh()
     wait_for_page(browser)
     shown(browser, "runs/mine: reading your stories, round 2")  # above all tabs
     tab(browser, "Make it yours")
     click(browser, "Stop")
-    shown(browser, "It has learnt")
+    shown(browser, "It has improved")
     shown(browser, "made up for practice")
     click(browser, "Write with it")
     until(lambda: "runs/mine" in chosen_model(browser))

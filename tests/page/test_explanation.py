@@ -1,7 +1,7 @@
 import pytest
 
 from slm.analysis.token_probabilities import mean_attention, token_probabilities
-from slm.page.explanation import FAINTEST, explain, percent, shown_piece
+from slm.page.explanation import MIN_SHARE, explain, percent, shown_piece
 
 TEXT = "The cat sat. Ünïted 🐈 said:\n\n“Hello” <b>there</b>, \\x41 and \\xff"
 
@@ -34,7 +34,7 @@ def test_chances_and_alternatives_are_the_models(random_model, tokenizer):
         assert token.chance == pytest.approx(reference.probability)
         chances = [alternative.chance for alternative in token.alternatives]
         assert chances[:8] == pytest.approx([chance for _, chance in reference.likeliest])
-        [came] = [alternative for alternative in token.alternatives if alternative.came]
+        [came] = [alternative for alternative in token.alternatives if alternative.is_actual]
         assert came.chance == pytest.approx(reference.probability)
 
 
@@ -45,7 +45,7 @@ def test_it_listened_to_what_the_token_before_attended_to(random_model, tokenize
     for place in range(1, len(tokens)):
         weights = mean_attention(model, tokenizer, text, place - 1)
         expected = {i: weight / max(weights) for i, weight in enumerate(weights)}
-        expected = {i: share for i, share in expected.items() if share >= FAINTEST}
+        expected = {i: share for i, share in expected.items() if share >= MIN_SHARE}
         assert dict(tokens[place].listened_to) == pytest.approx(expected, rel=1e-4)
 
 
@@ -53,7 +53,7 @@ def test_the_sentence_names_the_word_and_says_what_was_given(random_model, token
     text = "The cat sat"
     tokens = explain(random_model(), tokenizer, text, prompt="The cat").tokens
     sentences = " ".join(token.sentence for token in tokens)
-    assert "“The” was given. The model thought its chance " in sentences
+    assert "“The” was given. The model gave it a chance of " in sentences
     assert "“s” in “sat” had a chance of " in sentences
 
 

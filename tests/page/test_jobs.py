@@ -8,13 +8,13 @@ import pytest
 pytest.importorskip("streamlit")
 
 import slm
-from slm.page.jobs import Job, StoryJob
-from slm.page.models import Writer
+from slm.page.jobs import Job, WritingJob
+from slm.page.models import LoadedModel
 
 
 @pytest.fixture
-def writer(random_model, tokenizer):
-    return Writer("own", 1, random_model(), tokenizer)
+def chosen(random_model, tokenizer):
+    return LoadedModel("own", 1, random_model(), tokenizer)
 
 
 def settings(**changes):
@@ -94,12 +94,12 @@ def test_what_fails_is_said_in_a_sentence(error, sentence):
     assert job.error == sentence
 
 
-def test_stories_are_those_of_the_package_and_are_explained(writer):
-    job = StoryJob(writer, "The cat", [settings(), settings(seed=4), settings(max_new_tokens=5)])
+def test_stories_are_those_of_the_package_and_are_explained(chosen):
+    job = WritingJob(chosen, "The cat", [settings(), settings(seed=4), settings(max_new_tokens=5)])
     job.start()
     job.wait()
     expected = [
-        slm.generate(writer.model, writer.tokenizer, "The cat", **settings(**changes))
+        slm.generate(chosen.model, chosen.tokenizer, "The cat", **settings(**changes))
         for changes in ({}, {"seed": 4}, {"max_new_tokens": 5})
     ]
     assert job.texts == expected
@@ -107,7 +107,7 @@ def test_stories_are_those_of_the_package_and_are_explained(writer):
         assert "".join(token.text for token in explanation.tokens) + explanation.rest == text
 
 
-def test_what_was_written_before_a_stop_stays_and_is_explained(writer, monkeypatch):
+def test_what_was_written_before_a_stop_stays_and_is_explained(chosen, monkeypatch):
     def stream(*_, **__):
         yield "The cat"
         job.stop()
@@ -115,7 +115,7 @@ def test_what_was_written_before_a_stop_stays_and_is_explained(writer, monkeypat
         raise AssertionError("it was not stopped")
 
     monkeypatch.setattr(slm, "stream", stream)
-    job = StoryJob(writer, "The cat", [settings()])
+    job = WritingJob(chosen, "The cat", [settings()])
     job.start()
     job.wait()
     assert job.error == ""

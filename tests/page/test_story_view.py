@@ -19,6 +19,10 @@ def test_a_text_that_does_not_begin_with_the_prompt_has_nothing_given():
     assert view_data("Other", "The cat", None, is_running=True)["given"] == 0
 
 
+def test_the_prompt_is_measured_as_javascript_measures_it():
+    assert view_data("a🐉 flew", "a🐉", None, is_running=True)["given"] == 3  # 🐉 is two units
+
+
 def test_a_finished_story_is_the_text_of_its_tokens(random_model, tokenizer):
     explanation = explain(random_model(context_length=256), tokenizer, NASTY)
     data = view_data(NASTY, "", explanation, is_running=False)

@@ -4,8 +4,8 @@ pytest.importorskip("streamlit")
 
 import slm
 from slm.page import tuning_job
-from slm.page.desk import Workshop
-from slm.page.models import Writer
+from slm.page.models import LoadedModel
+from slm.page.saved_state import FineTuningSlot
 from slm.page.tune_tab import duration, progress_sentence
 from slm.page.tuning_job import Progress, TuningJob
 from slm.stories.cleaning import Cleaning, Stories
@@ -24,7 +24,7 @@ def ordinary(monkeypatch):
 
 @pytest.fixture
 def job(ordinary, random_model, tokenizer, tmp_path):
-    return TuningJob(Writer("own", 1, random_model(), tokenizer), TEXTS, tmp_path / "mine")
+    return TuningJob(LoadedModel("own", 1, random_model(), tokenizer), TEXTS, tmp_path / "mine")
 
 
 def run(job, after_step=None):
@@ -54,7 +54,7 @@ def test_stopped_in_the_first_round_it_leaves_an_older_model_as_it_was(job, rand
     from slm.checkpoint.saving import save_model_as
     from slm.utils.folder_marker import FINE_TUNED
 
-    save_model_as(FINE_TUNED, job.folder, random_model(seed=9), job._writer.tokenizer)
+    save_model_as(FINE_TUNED, job.folder, random_model(seed=9), job._chosen.tokenizer)
     weights = (job.folder / "model.safetensors").read_bytes()
     run(job, lambda *_: job.stop())
     assert (job.folder / "model.safetensors").read_bytes() == weights
@@ -68,8 +68,8 @@ def test_stopped_later_it_saves_the_best_so_far(job):
 
 
 def test_what_fails_leaves_no_new_folder(ordinary, random_model, tokenizer, tmp_path):
-    writer = Writer("own", 1, random_model(), tokenizer)
-    job = TuningJob(writer, ["Too short."], tmp_path / "mine")
+    chosen = LoadedModel("own", 1, random_model(), tokenizer)
+    job = TuningJob(chosen, ["Too short."], tmp_path / "mine")
     with pytest.raises(ValueError, match="Too few stories"):
         job.work()
     assert not job.folder.exists()
@@ -109,13 +109,13 @@ def test_only_one_model_is_fine_tuned_at_a_time(job, random_model, tokenizer, tm
 
     go_on = threading.Event()
     job.work = go_on.wait
-    workshop = Workshop()
-    other = TuningJob(Writer("own", 1, random_model(), tokenizer), TEXTS, tmp_path / "other")
-    assert workshop.start(job)
-    assert not workshop.start(other)
-    assert workshop.job is job
+    slot = FineTuningSlot()
+    other = TuningJob(LoadedModel("own", 1, random_model(), tokenizer), TEXTS, tmp_path / "other")
+    assert slot.start(job)
+    assert not slot.start(other)
+    assert slot.job is job
     go_on.set()
     job.wait()
     other.work = lambda: None
-    assert workshop.start(other)
+    assert slot.start(other)
     other.wait()

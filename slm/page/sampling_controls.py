@@ -1,15 +1,17 @@
-"""The dials: how a story is written, in plain words."""
+"""Sliders for how a story is written, in plain words."""
 
 import streamlit as st
 
 
-def dials(key: str) -> None:
-    """Show the dials of one story; `key` tells those of several stories apart."""
+def draw_controls(key: str) -> None:
+    """Draw the sliders of one story; `key` tells those of several stories apart."""
     meaning = "0: always the likeliest word. Around 0.8: lively. Above 1.2: wild."
-    st.slider("Daring (temperature)", 0.0, 2.0, 0.8, 0.05, key=f"{key}-temperature", help=meaning)
+    st.slider(
+        "Temperature (how daring)", 0.0, 2.0, 0.8, 0.05, key=f"{key}-temperature", help=meaning
+    )
     meaning = "The story may end by itself before that. A token is a short word or a part of one."
     st.slider("Length, in tokens", 20, 400, 200, 10, key=f"{key}-length", help=meaning)
-    with st.expander("More dials"):
+    with st.expander("More settings"):
         meaning = "0.9: the least likely words, which share a tenth of all chances, are left out."
         label = "Only likely words (top-p)"
         st.slider(label, 0.05, 1.0, 1.0, 0.05, key=f"{key}-top_p", help=meaning)
@@ -19,8 +21,8 @@ def dials(key: str) -> None:
         st.number_input("Seed", 0, 2**31, None, key=f"{key}-seed", help=meaning)
 
 
-def dial_settings(key: str) -> dict:
-    """What the dials are set to at this moment, as settings of `slm.stream`."""
+def chosen_settings(key: str) -> dict:
+    """What the sliders are set to at this moment, as settings of `slm.stream`."""
     state = st.session_state
     return {
         "temperature": state[f"{key}-temperature"],
