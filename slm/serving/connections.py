@@ -1,4 +1,4 @@
-"""Connections: their number is limited, and clients that send or read too slowly are disconnected."""
+"""Connections: their number is limited, and clients that send or read too slowly lose theirs."""
 
 import asyncio
 import http
@@ -14,9 +14,9 @@ SECONDS_OF_SILENCE = 1.0  # after which a connection without a request gives way
 
 
 class ClientConnection(H11Protocol):
-    """A connection of uvicorn's that is closed when a request's headers are late, or when the client
-    does not read the answer. (Between two requests, uvicorn itself closes it; the time of bodies is
-    limited in body_limit.py.)
+    """A connection of uvicorn's that is closed when a request's headers are late, or when the
+    client does not read the answer. (Between two requests, uvicorn itself closes it; the time of
+    bodies is limited in body_limit.py.)
 
     Where there are too many, a new one takes the place of the one that has been silent for longest;
     if all have something to do, it is answered 503.

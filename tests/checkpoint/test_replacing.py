@@ -53,7 +53,7 @@ def quantized(model, tokenizer):
     ("change", "difference"),
     [
         (another_shape, "context_length is 32 there and 256 here"),
-        (another_tokenizer, "its tokenizer is another one"),
+        (another_tokenizer, "its tokenizer differs"),
         (in_half_precision, "dtype is 'float32' there and 'float16' here"),
         (quantized, "model_type is 'llama' there and 'slm-quantized' here"),
     ],
