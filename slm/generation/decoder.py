@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slm.hardware.threads import threads_for_step
 from slm.model.kv_cache import KVCache
-from slm.model.transformer import Block, Transformer, evaluating
+from slm.model.transformer import Block, Transformer, evaluating, parameter_count
 from slm.quantization.matrix import QuantizedMatrix
 
 Product = Callable[[Tensor], Tensor]  # (B, columns) to (B, rows)
@@ -79,6 +80,7 @@ class IncrementalDecoder:
         self.n_heads = config.n_heads
         self.n_kv_heads = config.n_kv_heads
         self.head_dim = config.head_dim
+        self.n_weights = parameter_count(config)
         # RMSNorm of x is  x / sqrt(|x|^2 + C eps) * sqrt(C) * weight.  The root and the weight can
         # be multiplied into the matrices that follow, once and for all; `_norm` does the rest.
         root = config.d_model**0.5
@@ -148,7 +150,8 @@ class IncrementalDecoder:
         `rows` are all ids of each row; the cache holds all but the newest.
         """
         self._make_room(rows, cache)
-        return self._read_newest([row[-1] for row in rows], cache)
+        with threads_for_step(self.n_weights, len(rows)):
+            return self._read_newest([row[-1] for row in rows], cache)
 
     def _make_room(self, rows: Sequence[Sequence[int]], cache: KVCache) -> None:
         """Of each row that fills the context, keep only the newer half in the cache."""

@@ -9,13 +9,15 @@ each core that others use, it keeps the share of its speed that the free cores a
 import math
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import psutil
 import torch
 
 SECONDS_BETWEEN_CHECKS = 2.0
+SMALL_ROWS = 4  # a decode step of so few rows is not faster with more threads ...
+SMALL_WORK = 25_000_000  # ... if its rows times the model's weights are less than this
 MARGIN = 0.3  # a core that is free for less than 1 - MARGIN of the time counts as taken
 
 
@@ -90,3 +92,22 @@ class AdaptiveThreads:
         threads = min(max(math.floor(free + MARGIN), 1), self.max_threads)
         if threads != torch.get_num_threads():
             torch.set_num_threads(threads)
+
+
+@contextmanager
+def threads_for_step(weights: int, rows: int) -> Iterator[None]:
+    """One thread for a decode step that is small, of a model with so many weights for some rows.
+
+    Measured: it takes as long as with several, which on an idle machine gain nothing from so little
+    work, and beside another busy program wait for each other at every operation.
+    """
+    threads = torch.get_num_threads()
+    is_small = rows <= SMALL_ROWS and weights * rows < SMALL_WORK
+    if threads == 1 or not is_small:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

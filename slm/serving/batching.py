@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from slm.hardware.threads import AdaptiveThreads
 from slm.model.transformer import Transformer
 from slm.serving.model_runner import ModelRunner
 from slm.serving.sampler import sample, tokens_with_logprobs
@@ -99,13 +100,15 @@ class Batcher:
     # What the thread does
 
     def _run(self) -> None:
-        while self._wait_for_work():
-            try:
-                self._admit()
-                self._step()
-            except Exception as error:  # without this thread, nobody would get an answer again
-                logger.exception("A decode step failed.")
-                self._fail(self._scheduler.running, error)
+        with AdaptiveThreads() as adapt_threads:
+            while self._wait_for_work():
+                adapt_threads()
+                try:
+                    self._admit()
+                    self._step()
+                except Exception as error:  # without this thread, nobody would get an answer again
+                    logger.exception("A decode step failed.")
+                    self._fail(self._scheduler.running, error)
 
     def _admit(self) -> None:
         """Let sequences join the batch whose turn it is, but only so many as leave time to those

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from slm.generation.decoder import IncrementalDecoder
 from slm.hardware import threads
-from slm.hardware.threads import AdaptiveThreads, FreeCores
+from slm.hardware.threads import AdaptiveThreads, FreeCores, threads_for_step
 
 
 @pytest.fixture
@@ -61,3 +62,24 @@ def test_what_this_machine_says_is_possible():
     free = FreeCores()
     sum(range(3_000_000))
     assert 0 < free() < 2 * (torch.get_num_threads() + 512)
+
+
+def test_a_small_decode_step_takes_one_thread_and_others_all(four_threads):
+    with threads_for_step(weights=1_000_000, rows=1):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 4
+    for weights, rows in ((1_000_000, 16), (100_000_000, 1)):
+        with threads_for_step(weights, rows):
+            assert torch.get_num_threads() == 4
+
+
+def test_stories_are_decoded_with_one_thread_and_training_keeps_its_own(four_threads, random_model):
+    decoder = IncrementalDecoder(random_model())
+    seen = []
+    decoder._read_newest = lambda newest, cache: seen.append(torch.get_num_threads())
+    for rows in ([[1, 2]], [[1, 2]] * 16):
+        cache = decoder.new_cache(len(rows))
+        cache.lengths = [1] * len(rows)
+        decoder.step(rows, cache)
+    assert seen == [1, 4]
+    assert torch.get_num_threads() == 4

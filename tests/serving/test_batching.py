@@ -215,7 +215,7 @@ def test_closing_finishes_what_was_begun_and_begins_nothing_more(random_model):
         some.submit(sequence([279], recorder, max_new_tokens=20))
     some.close()
     assert len(recorder.tokens) == 5 * 20
-    with pytest.raises(QueueFull, match="closing"):
+    with pytest.raises(QueueFull, match="shutting down"):
         some.submit(sequence([279]))
 
 
