@@ -1,14 +1,22 @@
 """How an answer is judged: the same inputs to it and to the reference, and the results compared."""
 
 import copy
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 
 import torch
 
 TOLERANCE = 1e-4
+MAX_LINES = 500_000  # that an answer may run through for one input: a second's worth
 PRAISE = "right. It agrees with the reference on every input tried."
 EMPTY = "it returns nothing yet. Write your lines, ending with `return`."
+
+
+class EndlessLoopError(Exception):
+    """A function runs on and on."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,8 @@ class Exercise:
                 got = call(answer, arguments)
             except NotImplementedError:
                 return Feedback(False, EMPTY)
+            except EndlessLoopError as error:
+                return Feedback(False, f"with {show(arguments)} {error}")
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
                 message = f"with {show(arguments)} it stops with {reason}. {self.hint}"
@@ -79,8 +89,33 @@ class Exercise:
 
 
 def call(function: Callable, arguments: tuple) -> object:
-    """The function's result; it gets copies, so that it cannot change the inputs."""
-    return function(*copy.deepcopy(arguments))
+    """The function's result; it gets copies, so that it cannot change the inputs.
+
+    Raises EndlessLoopError once it has run through MAX_LINES lines.
+    """
+    arguments = copy.deepcopy(arguments)
+    with line_limit(MAX_LINES):
+        return function(*arguments)
+
+
+@contextmanager
+def line_limit(most: int) -> Iterator[None]:
+    """Raise EndlessLoopError after so many lines of Python, within functions called from here."""
+    lines = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> Callable:
+        nonlocal lines
+        lines += event == "line"
+        if lines > most:
+            raise EndlessLoopError("it does not stop: does every way through your loop go on?")
+        return count
+
+    tracer = sys.gettrace()
+    sys.settrace(count)
+    try:
+        yield
+    finally:
+        sys.settrace(tracer)
 
 
 def difference(got: object, wanted: object) -> str:

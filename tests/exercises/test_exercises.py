@@ -1,4 +1,5 @@
 import re
+import sys
 
 import pytest
 import torch
@@ -94,3 +95,16 @@ def test_check_prints_one_line(capsys):
     right, wrong = capsys.readouterr().out.splitlines()
     assert right.startswith("✓ softmax: right.")
     assert wrong.startswith("✗ softmax: not yet.")
+
+
+def test_an_answer_that_never_stops_is_told_so(capsys):
+    def merge(pieces, pair):
+        joined = []
+        place = 0
+        while place < len(pieces):
+            joined.append(pieces[place])
+        return joined
+
+    slm.check("merge", merge)
+    assert "it does not stop" in capsys.readouterr().out
+    assert sys.gettrace() is None or "coverage" in sys.modules
