@@ -43,7 +43,7 @@ def test_the_solution_passes_and_the_empty_cell_does_not(name, function, solutio
     assert feedback(name, defined(solution, function)).right
     empty = feedback(name, defined(stub, function))
     assert not empty.right
-    assert "nothing back yet" in empty.message
+    assert "returns nothing yet" in empty.message
 
 
 def test_every_exercise_has_a_solution_in_the_notebook():
