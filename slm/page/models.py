@@ -81,7 +81,12 @@ def choose_model() -> LoadedModel:
     loadable, problems = find_models()
     if st.session_state.get("model") not in loadable:
         st.session_state["model"] = BUNDLED
-    name = st.selectbox("Model", list(loadable), key="model", help="Yours are in the folder runs.")
+    name = st.selectbox(
+        "Model",
+        list(loadable),
+        key="model",
+        help="Models that you have taught are in the folder runs, and listed here too.",
+    )
     if problems:
         noun = "folder" if len(problems) == 1 else "folders"
         with st.expander(f"{len(problems)} {noun} in runs cannot be loaded"):

@@ -20,7 +20,7 @@ def pair_tab(chosen: LoadedModel, saved: SavedPage) -> bool:
     begins = prompt_row("prompt-two", "Write both", job if is_running else None)
     if begins:
         settings = [chosen_settings(side) for side in SIDES]
-        saved.pair = WritingJob(chosen, st.session_state["prompt-two"], settings)
+        saved.pair = WritingJob(chosen, st.session_state["prompt-two"].rstrip(), settings)
         saved.pair.start()
     elif job is None:
         st.caption("Two stories will appear here. First give them different settings below.")

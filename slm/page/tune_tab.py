@@ -13,13 +13,16 @@ from slm.stories.files import KINDS, parse_stories, read_stories
 from slm.utils.folder_marker import FINE_TUNED, folder_kind
 
 REDRAW_SECONDS = 1.0
+SAMPLE_TITLES = ("Before your stories", "After your stories")
 
 
 def tune_tab(chosen: LoadedModel, slot: FineTuningSlot) -> bool:
     """Fine-tune the chosen model on stories that are pasted or uploaded. Whether that was begun in
     this run."""
     is_busy = slot.is_busy
-    st.write("Give it stories of your own: two or more, better ten. They stay on this computer.")
+    st.write(
+        "Give it stories of your own: at least two, better ten or more. They stay on this computer."
+    )
     texts = _own_texts()
     name = st.text_input("Name of the new model", "mine", key="name", max_chars=40).strip()
     if is_busy:
@@ -58,7 +61,7 @@ def _own_texts() -> list[str]:
             continue
         st.caption(f"{literal(name)}: {_count(stories)}")
         texts += stories
-    if st.checkbox("or take the tales of a lighthouse robot, to try it", key="tales"):
+    if st.checkbox("or try it with the tales of a lighthouse robot", key="tales"):
         texts += read_stories("lighthouse")
     return texts
 
@@ -189,7 +192,7 @@ def _draw_result(job: TuningJob) -> None:
     after = job.result.after["yours"].bits_per_byte
     change = f"from {before:.2f} to {after:.2f} bits per byte on the stories held out"
     if after < before:
-        st.success(f"It has improved {change} (less is better). It is in {folder.as_posix()}.")
+        st.success(f"It has learnt from your stories: {change} (less is better).")
     else:
         st.info("No round was better on the stories held out: the model is as it was.")
     if job.is_practice:
@@ -198,13 +201,15 @@ def _draw_result(job: TuningJob) -> None:
         st.error(f"It could not be saved in {folder.as_posix()}; the terminal says why.")
         return
     st.button("Write with it", key="use", on_click=_use, args=(folder,))
+    if st.session_state["model"] == folder.as_posix():
+        st.info(f"{literal(folder.as_posix())} is chosen: go to the tab Write, and begin a story.")
     _draw_samples(job.result.samples[:2])
 
 
 def _draw_samples(samples: list[tuple[str, str]]) -> None:
     """Stories before and after, side by side."""
     for sample in samples:
-        for title, story, column in zip(("before", "after"), sample, st.columns(2)):
+        for title, story, column in zip(SAMPLE_TITLES, sample, st.columns(2)):
             column.caption(title)
             column.text(story)
 

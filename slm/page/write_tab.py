@@ -19,10 +19,12 @@ def write_tab(chosen: LoadedModel, saved: SavedPage) -> bool:
     is_running = job is not None and job.is_running
     begins = prompt_row("prompt", "Write", job if is_running else None)
     if begins:
-        saved.story = WritingJob(chosen, st.session_state["prompt"], [chosen_settings("one")])
+        saved.story = WritingJob(
+            chosen, st.session_state["prompt"].rstrip(), [chosen_settings("one")]
+        )
         saved.story.start()
     elif job is None:
-        st.caption("The story will appear here. Settings and models are in the sidebar (»).")
+        st.caption("Your story will appear here. Settings and models are in the sidebar.")
     else:
         show_stories(job, is_running, ["story"])
     if job is not None and not (begins or is_running):

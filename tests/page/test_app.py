@@ -179,7 +179,7 @@ def test_fine_tuning_makes_a_model_that_can_be_used(page, ordinary):
     fine_tuning_slot().job.wait()
     page.run()
     assert not page.exception
-    assert page.success[0].value.startswith("It has improved")
+    assert page.success[0].value.startswith("It has learnt")
     assert any("made up for practice" in warning.value for warning in page.warning) == (
         ordinary.is_practice
     )

@@ -352,7 +352,7 @@ def test_neither_a_slider_nor_a_reload_ends_fine_tuning_but_stop_keeps_the_best(
     shown(browser, "runs/mine: reading your stories, round 2")  # above all tabs
     tab(browser, "Make it yours")
     click(browser, "Stop")
-    shown(browser, "It has improved")
+    shown(browser, "It has learnt")
     shown(browser, "made up for practice")
     click(browser, "Write with it")
     until(lambda: "runs/mine" in chosen_model(browser))

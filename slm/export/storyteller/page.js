@@ -45,7 +45,7 @@ function samplingParameters() {
 }
 
 function beginStory() {
-  const prompt = element("prompt").value;
+  const prompt = element("prompt").value.trimEnd(); // a word comes with the space before it
   story.promptIds = [storyteller.tokenizer.bosId, ...storyteller.encode(prompt)];
   story.tokens = [];
   story.stream = storyteller.tokenizer.decodeStream();
@@ -157,9 +157,9 @@ function onStoryKey(event) {
 // Why this word?
 
 function percent(share) {
-  if (share < 0.001) return "under 0.1 %";
-  if (share >= 0.995) return "over 99 %";
-  return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+  if (share < 0.001) return "under 0.1%";
+  if (share >= 0.995) return "over 99%";
+  return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}%`;
 }
 
 /** How a token is called: mostly its text, without the space that may belong to it. */
