@@ -317,9 +317,12 @@ def test_neither_a_slider_nor_a_reload_ends_a_story_but_stop_does(browser, addre
 
 
 def give_files(browser, *files):
-    """Upload files in one go."""
+    """Upload files in one go, once the place for them is seen; what was read is said below it."""
+    place = find(browser, "[data-testid=stFileUploaderDropzone]")
+    until(place.is_displayed)
+    find(browser, "[data-testid=stApp][data-test-script-state=notRunning]")
     box = find(browser, "input[type=file]")
-    after_a_run(browser, lambda: box.send_keys("\n".join(map(str, files))))
+    until(lambda: box.send_keys("\n".join(map(str, files))) is None)
 
 
 def write_files(folder, number, stories_each):
