@@ -192,7 +192,8 @@ def _draw_result(job: TuningJob) -> None:
     after = job.result.after["yours"].bits_per_byte
     change = f"from {before:.2f} to {after:.2f} bits per byte on the stories held out"
     if after < before:
-        st.success(f"It has learnt from your stories: {change} (less is better).")
+        place = literal(folder.as_posix())
+        st.success(f"It has learnt from your stories: {change} (less is better). It is in {place}.")
     else:
         st.info("No round was better on the stories held out: the model is as it was.")
     if job.is_practice:
