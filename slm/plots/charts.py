@@ -191,6 +191,7 @@ def histogram(
         axes.stairs(shares, borders, fill=place == 0, fc=fill, ec=colour, lw=1.8, label=label)
         axes.axvline(np.median(group), color=colour, lw=1.4, ls=(0, (4, 3)))
     axes.legend(loc="upper right")
+    axes.set_ylim(top=1.3 * axes.get_ylim()[1])  # room for the legend above the bars
     axes.set_title(title)
     axes.set_xlabel(xlabel)
     axes.set_ylabel("share, %")
