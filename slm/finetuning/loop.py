@@ -69,9 +69,9 @@ def finetune(
     True, training stops after that step, as with Ctrl-C.
 
     Some of your stories are held out: the model is scored on them after each epoch, and the weights
-    of the best epoch are kept, also when the run is stopped or its loss becomes NaN later on.
-    Against forgetting, a share of each batch comes from `ordinary` stories (default:
-    `slm.load_stories(n=2000)`).
+    of the best epoch are kept, also when the run is stopped or its loss becomes NaN later on. An
+    exception, as of the callback, is passed on once they are saved. Against forgetting, a share of
+    each batch comes from `ordinary` stories (default: `slm.load_stories(n=2000)`).
 
     With `lora_rank` the model's weights are frozen, and the library peft trains small matrices
     beside them (LoRA, Hu et al. 2021, arXiv:2106.09685). peft can load these from
@@ -112,24 +112,33 @@ def finetune(
         else:
             optimizers = make_optimizers(tuned, train_config)
         early_stopping = EarlyStopping(tuned, before["yours"].nats_per_token, config.patience)
-        with explain_out_of_memory("set batch_size to less"):
-            _train_epochs(
-                tuned,
-                tokenizer,
-                batches,
-                held_out,
-                optimizers,
-                train_config,
-                early_stopping,
-                stop,
-                callback,
-            )
-        if adapter:
-            tuned = copy.deepcopy(adapter).merge_and_unload()
-        tuned.to("cpu").eval()
+        try:
+            with explain_out_of_memory("set batch_size to less"):
+                _train_epochs(
+                    tuned,
+                    tokenizer,
+                    batches,
+                    held_out,
+                    optimizers,
+                    train_config,
+                    early_stopping,
+                    stop,
+                    callback,
+                )
+        except BaseException:  # of the callback, say: the best epoch must not be lost
+            if folder is not None and early_stopping.best_epoch > 0:
+                early_stopping.restore_best()
+                _save(folder, _merged(tuned, adapter), tokenizer, adapter)
+            raise
+        tuned = _merged(tuned, adapter)
         is_saved = False
         if folder is not None and early_stopping.scores:
             is_saved = _save(folder, tuned, tokenizer, adapter)
+            if not is_saved:
+                say(
+                    "The model is in what finetune returned: slm.save_model(another_folder, "
+                    "tuned.model, tuned.tokenizer) saves it."
+                )
         elif folder is not None:
             say(f"No epoch is complete: nothing was saved in {folder}.")
     return FineTuned(
@@ -181,10 +190,17 @@ def _claim_and_lock(
             remove_if_empty(folder)
 
 
+def _merged(model: Transformer, adapter: nn.Module | None) -> Transformer:
+    """The model on the CPU, LoRA's small matrices added to those they stand beside."""
+    if adapter:
+        model = copy.deepcopy(adapter).merge_and_unload()
+    return model.to("cpu").eval()
+
+
 def _save(
     folder: Path, model: Transformer, tokenizer: Tokenizer, adapter: nn.Module | None
 ) -> bool:
-    """Save the model and LoRA's adapter; where that fails, say so: the model must not be lost."""
+    """Save the model and LoRA's adapter; False, and a message, where that fails."""
     try:
         save_model_as(FINE_TUNED, folder, model, tokenizer)
         shutil.rmtree(folder / "adapter", ignore_errors=True)  # of a model that was replaced
@@ -192,10 +208,7 @@ def _save(
             # Embeddings are not adapted: without this, peft would look for them in the base model.
             adapter.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
     except (OSError, SafetensorError) as error:
-        say(
-            f"The model could not be saved in {folder}. {error} It is in what finetune returned: "
-            "slm.save_model(another_folder, tuned.model, tuned.tokenizer) saves it."
-        )
+        say(f"The model could not be saved in {folder}. {error}")
         return False
     return True
 

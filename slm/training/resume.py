@@ -34,7 +34,8 @@ def open_run(
             folder.clear()
         torch.manual_seed(config.seed)
     if not processes.is_first:  # each process drops other numbers
-        torch.manual_seed((config.seed + processes.rank) * 2**32 + state.batches.state)
+        seed = (config.seed + processes.rank) * 2**32 + state.batches.state
+        torch.manual_seed(seed % 2**63)
 
 
 def resume(folder: RunFolder, state: TrainingState, budget: Budget) -> bool:
