@@ -83,6 +83,7 @@ def finetune(
     where nothing can be written in `folder`. If only the last save fails, a message says so, and
     the model is still returned. Nothing is saved if the run is stopped before its first epoch ends.
     """
+    folder = None if folder is None else expand_home(folder)
     (settings,) = split_settings(settings, FineTuneConfig)
     config = FineTuneConfig(**settings)
     model.check_vocabulary(tokenizer.vocab_size)
@@ -96,7 +97,6 @@ def finetune(
     own, held_out = own_stories(stories, tokenizer, max_tokens, config.held_out, config.seed)
     ordinary = ordinary or load_stories(n=2_000)
     batches = ReplayBatches(own, ordinary.train, tokenizer, context_length, config)
-    folder = None if folder is None else expand_home(folder)
 
     # The folder shows what is wrong with it before hours of training; and until all is saved, a
     # signal that ends the process only stops the training.
@@ -175,8 +175,8 @@ def _claim_and_lock(
     if folder is None:
         yield
         return
-    was_there = folder.exists()
     with explain_write_errors(folder):
+        was_there = folder.exists()
         check_kind(folder, FINE_TUNED)
         will_be_replaced = check_replaceable(folder, model, tokenizer)
         claim_folder(folder, FINE_TUNED)
