@@ -9,7 +9,7 @@ from torch.distributed.run import get_args_parser
 
 import slm
 from slm.cli.commands import train
-from slm.cli.main import main
+from slm.cli.main import COMMANDS, main
 from slm.settings import PRESETS, FineTuneConfig, ModelConfig, Preset, SamplingConfig, TrainConfig
 
 README = Path(slm.__file__).parents[1] / "README.md"
@@ -101,6 +101,22 @@ def test_every_field_of_the_configurations_is_an_option_with_its_help(command, c
         option = f"no-{option}" if field.default is True else option
         [help] = re.findall(rf"^\W*--{option} (.*?)\(default: ", shown, re.DOTALL | re.MULTILINE)
         assert re.search(" [a-z]{3}", help), option
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_a_command_has_its_help_and_its_default(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = capsys.readouterr().out
+    _, *options = re.split(r"^\W*(?=--[a-z])", shown, flags=re.MULTILINE)
+    assert len(options) >= 2
+    for option in options:
+        found = re.match(
+            r"\S+ (?P<help>.*?)\((default:\s.+?|required|repeatable)\)", option, re.DOTALL
+        )
+        assert found, option
+        words = re.findall(r"(?<![-\w{,])[a-zA-Z]*[a-z]{2,}", found["help"])  # no choices
+        assert len(words) >= 3, option
 
 
 def test_help_shows_examples_choices_and_the_defaults_of_the_preset(capsys):

@@ -1,6 +1,9 @@
 import json
 import math
+import os
 import signal
+import subprocess
+import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -24,6 +27,7 @@ from slm.stories.practice import practice_stories
 from slm.training import progress as progress_bar
 from slm.training.step import DivergedError, train_step
 
+ROOT = str(Path(slm.__file__).parents[1])
 TALES = Path(slm.__file__).parent / "assets" / "lighthouse.txt"
 MINE = [
     f"The robot number {i} said bleep, and bleep, and went to turn the light." for i in range(30)
@@ -153,6 +157,57 @@ def test_the_steps_are_the_same_without_a_progress_bar(tune, monkeypatch, capsys
     without_bar = tune(callback=lambda progress, epochs: silent_steps.append(progress))
     assert without_bar.epochs == with_bar.epochs
     assert silent_steps == steps
+    assert steps[-1] == 1.0
+
+
+FINE_TUNING = """
+import json
+import torch
+from slm.finetuning import finetune
+from slm.model import Transformer
+from slm.settings import ModelConfig
+from slm.stories import Cleaning, Stories
+from slm.stories.practice import practice_stories
+from slm.tokenizer import train_tokenizer
+
+torch.set_num_threads(1)
+texts = practice_stories(30)
+ordinary = Stories(texts[:25], texts[25:], "practice", True, Cleaning(30, 0, 0, 0, 0, 30))
+tokenizer = train_tokenizer(texts, 280)
+model = Transformer(ModelConfig(280, 32, n_layers=1, n_heads=2, d_model=32))
+steps = []
+done = finetune(
+    model,
+    tokenizer,
+    texts[:20],
+    ordinary=ordinary,
+    epochs=2,
+    device="cpu",
+    callback=lambda progress, scores: steps.append(progress),
+)
+print(json.dumps([done.epochs, steps]))
+"""
+
+
+def test_with_tqdm_disable_1_it_takes_the_same_steps_and_ends():
+    """The variable is read at import: another process."""
+    with_bar = os.environ | {"PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1"}
+    with_bar.pop("TQDM_DISABLE", None)
+    found = []
+    for environment in (with_bar, with_bar | {"TQDM_DISABLE": "1"}):
+        done = subprocess.run(
+            [sys.executable, "-c", FINE_TUNING],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr
+        assert ("gone" in done.stdout) == (environment is with_bar)  # a word of the bar
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    epochs, steps = found[0]
+    assert found[1] == found[0]
+    assert len(epochs) == 2
     assert steps[-1] == 1.0
 
 
