@@ -73,7 +73,7 @@ def token_nats(
     with evaluating(model):
         for start in range(0, len(windows), batch_size):
             numbers = by_length[start : start + batch_size]
-            nats = _predict([windows[number].ids for number in numbers], model)
+            nats = _nats_of_each_id([windows[number].ids for number in numbers], model)
             nats_of_window.update(zip(numbers, nats, strict=True))
     nats_of_story: list[list[Tensor]] = [[] for _ in stories]
     for number, window in enumerate(windows):
@@ -94,7 +94,7 @@ def _split_into_windows(
     return windows
 
 
-def _predict(windows: Sequence[Tensor], model: Transformer) -> list[Tensor]:
+def _nats_of_each_id(windows: Sequence[Tensor], model: Transformer) -> list[Tensor]:
     """The cross-entropy of each id after the first, given those before it, for each window."""
     device = model.device
     inputs = nn.utils.rnn.pad_sequence([ids[:-1] for ids in windows], batch_first=True)  # (B, T)

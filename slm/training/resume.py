@@ -34,7 +34,7 @@ def open_run(
             folder.clear()
         torch.manual_seed(config.seed)
     if not processes.is_first:  # each process drops other numbers
-        torch.manual_seed((config.seed + processes.rank) * 2**32 + state.batches.state)
+        torch.manual_seed((config.seed + processes.rank) * 2**32 + state.batches.stories_drawn)
 
 
 def resume(folder: RunFolder, state: TrainingState, budget: Budget) -> bool:
@@ -53,7 +53,7 @@ def resume(folder: RunFolder, state: TrainingState, budget: Budget) -> bool:
         state.batches.unfinished = metadata.get("unfinished", [])
     except ValueError as error:
         raise damage_error(folder.state_file, error) from None
-    state.batches.state = metadata["batches"]
+    state.batches.stories_drawn = metadata["batches"]
     restore_tensors(tensors, state.model, state.optimizers)
     if metadata.get("scaler") and state.scaler.is_enabled():
         state.scaler.load_state_dict(metadata["scaler"])

@@ -236,7 +236,7 @@ def test_ctrl_c_finishes_the_step_and_gives_the_signal_back(step):
 
 
 def test_a_second_ctrl_c_interrupts_at_once(monkeypatch):
-    monkeypatch.setattr("slm.training.progress.SAME_WISH", -1.0)  # seconds: it need not wait
+    monkeypatch.setattr("slm.training.progress.SAME_SIGNAL_SECONDS", -1.0)  # it need not wait
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         run_tiny(callback=at(5, lambda: (stop(), stop())))
