@@ -124,7 +124,7 @@ def test_a_signal_after_the_last_step_does_not_keep_the_model_from_being_saved(
             signal.raise_signal(number)
         return save_model_as(*arguments)
 
-    monkeypatch.setattr("slm.finetuning.loop.save_model_as", save_while_signals_come)
+    monkeypatch.setattr("slm.finetuning.model_folder.save_model_as", save_while_signals_come)
     done = tune(folder=tmp_path / "mine")
     again, _ = slm.load_model(tmp_path / "mine")
     for name, weight in done.model.state_dict().items():
@@ -163,7 +163,7 @@ def test_float16_has_its_gradients_scaled(tune, monkeypatch):
 
     scalers = []
     monkeypatch.setattr("slm.training.step.pick_precision", lambda *_: torch.float16)
-    monkeypatch.setattr("slm.finetuning.loop.train_step", spy)
+    monkeypatch.setattr("slm.training.loop.train_step", spy)
     done = tune(epochs=1)
     assert done.after["yours"].nats_per_token < done.before["yours"].nats_per_token
     assert scalers[0].is_enabled()
@@ -185,7 +185,7 @@ def test_a_loss_that_becomes_nan_does_not_cost_the_best_epoch(
     progresses = []
     tune(epochs=1, callback=lambda progress, _: progresses.append(progress))
     steps_per_epoch = len(progresses)
-    monkeypatch.setattr("slm.finetuning.loop.train_step", diverge)
+    monkeypatch.setattr("slm.training.loop.train_step", diverge)
     if good_epochs == 0:  # there is nothing to keep
         with pytest.raises(ValueError, match="loss became nan"):
             tune(epochs=4)
