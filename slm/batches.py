@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.utils.files import cache_folder, write
-from slm.utils.printing import can_print, say
+from slm.utils.printing import can_print, say, say_once
 
 STORIES_AT_ONCE = 100  # encoded together, which is faster
 DIGEST_SIZE = 16  # bytes of BLAKE2b, after the ids in a cache file
@@ -33,9 +33,9 @@ def pack(stories: Sequence[str], tokenizer: Tokenizer, in_memory: int = 2**29) -
     """All stories as one array of token ids, in 16 bits each where the vocabulary allows, else 32.
 
     The array is cached on disk, under a name made of all that determines it, with its digest. If it
-    has more than `in_memory` bytes, it is a read-only memory map. A damaged cache is rebuilt, and
-    where none can be written caching is skipped, each with a message. Raises ValueError if there is
-    no story.
+    has more than `in_memory` bytes, it is a read-only memory map. A damaged cache is rebuilt, which
+    is said; where none can be written caching is skipped, which is said once. Raises ValueError if
+    there is no story.
     """
     if not stories:
         raise ValueError("There are no stories to pack: give at least one.")
@@ -51,7 +51,8 @@ def pack(stories: Sequence[str], tokenizer: Tokenizer, in_memory: int = 2**29) -
             return np.memmap(path, tokenizer.dtype, "r", shape=(count,))
         return np.fromfile(path, tokenizer.dtype, count)
     except OSError as error:
-        say(f"The tokens are not cached for next time ({error}).")
+        place = f" in {Path(error.filename).parent}" if error.filename else ""
+        say_once(f"The tokens are not cached for next time ({error.strerror or error}{place}).")
         return np.concatenate(list(_encode(stories, tokenizer)))
 
 

@@ -1,7 +1,8 @@
 """Fine-tuning: a trained model goes on learning, from your own stories."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,9 +60,9 @@ def finetune(
     True, training stops after that step, as with Ctrl-C.
 
     Some of your stories are held out: the model is scored on them after each epoch, and the weights
-    of the best epoch are kept, also when the run is stopped or its loss becomes NaN later on.
-    Against forgetting, a share of each batch comes from `ordinary` stories (default:
-    `slm.load_stories(n=2000)`).
+    of the best epoch are kept, also when the run is stopped or its loss becomes NaN later on. An
+    exception, as of the callback, is passed on once they are saved. Against forgetting, a share of
+    each batch comes from `ordinary` stories (default: `slm.load_stories(n=2000)`).
 
     With `lora_rank` the model's weights are frozen, and the library peft trains small matrices
     beside them (LoRA, Hu et al. 2021, arXiv:2106.09685). peft can load these from
@@ -96,14 +97,13 @@ def finetune(
         evaluate_epoch = EvaluateEpoch(
             tokenizer, held_out, batches.steps_per_epoch, early_stopping, stop
         )
-        with explain_out_of_memory("set batch_size to less"):
+        with (
+            _save_before_errors(folder, tokenizer, adapter, early_stopping),
+            explain_out_of_memory("set batch_size to less"),
+        ):
             _train_epochs(tuned, batches, optimizers, train_config, evaluate_epoch, stop, callback)
         tuned = _merge(tuned, adapter)
-        is_saved = False
-        if folder is not None and early_stopping.scores:
-            is_saved = try_to_save(folder, tuned, tokenizer, adapter)
-        elif folder is not None:
-            say(f"No epoch is complete: nothing was saved in {folder}.")
+        is_saved = _save_end(folder, tuned, tokenizer, adapter, epochs=len(early_stopping.scores))
     return FineTuned(
         model=tuned,
         tokenizer=tokenizer,
@@ -150,6 +150,45 @@ def _merge(model: Transformer, adapter: nn.Module | None) -> Transformer:
     if adapter:
         model = copy.deepcopy(adapter).merge_and_unload()
     return model.to("cpu").eval()
+
+
+@contextmanager
+def _save_before_errors(
+    folder: Path | None,
+    tokenizer: Tokenizer,
+    adapter: nn.Module | None,
+    early_stopping: EarlyStopping,
+) -> Iterator[None]:
+    """Where an exception ends training, as of the callback, save the best epoch and pass it on."""
+    try:
+        yield
+    except BaseException:  # a second Ctrl-C, too
+        if folder is not None and early_stopping.best_epoch > 0:
+            early_stopping.restore_best()
+            try_to_save(folder, _merge(early_stopping.model, adapter), tokenizer, adapter)
+        raise
+
+
+def _save_end(
+    folder: Path | None,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    adapter: nn.Module | None,
+    epochs: int,
+) -> bool:
+    """Save the model if a folder is named and an epoch is complete; whether that was done."""
+    if folder is None:
+        return False
+    if epochs == 0:
+        say(f"No epoch is complete: nothing was saved in {folder}.")
+        return False
+    if try_to_save(folder, model, tokenizer, adapter):
+        return True
+    say(
+        "The model is in what finetune returned: slm.save_model(another_folder, tuned.model, "
+        "tuned.tokenizer) saves it."
+    )
+    return False
 
 
 def _train_epochs(

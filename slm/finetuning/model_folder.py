@@ -51,7 +51,7 @@ def claim_and_lock(folder: Path | None, model: Transformer, tokenizer: Tokenizer
 def try_to_save(
     folder: Path, model: Transformer, tokenizer: Tokenizer, adapter: nn.Module | None
 ) -> bool:
-    """Save the model and LoRA's adapter; where that fails, say so: the model must not be lost."""
+    """Save the model and LoRA's adapter; False, and a message, where that fails."""
     try:
         save_model_as(FINE_TUNED, folder, model, tokenizer)
         shutil.rmtree(folder / "adapter", ignore_errors=True)  # of a model that was replaced
@@ -59,9 +59,6 @@ def try_to_save(
             # Embeddings are not adapted: without this, peft would look for them in the base model.
             adapter.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
     except (OSError, SafetensorError) as error:
-        say(
-            f"The model could not be saved in {folder}. {error} It is in what finetune returned: "
-            "slm.save_model(another_folder, tuned.model, tuned.tokenizer) saves it."
-        )
+        say(f"The model could not be saved in {folder}. {error}")
         return False
     return True

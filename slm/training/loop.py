@@ -31,6 +31,8 @@ from slm.training.step import make_scaler, train_step
 from slm.utils.files import expand_home
 from slm.utils.printing import say
 
+Callback = Callable[[TrainingState], None]  # what is called after each step
+
 
 def train(
     stories: Stories,
@@ -46,10 +48,11 @@ def train(
 
     `settings` are fields of `ModelConfig` and `TrainConfig`, in place of the preset's. The budget
     is one of `steps`, `tokens`, `minutes`, or `schedule`: a run's `history.schedule`, to replay it.
-    `callback` is called with the history after every step. Raises ValueError for settings that make
-    no sense or need more memory than there is, a `folder` that holds another run or that another
-    process trains in, and a loss that is no longer a number; OSError if the folder cannot be
-    written, and SaveError, which has the run, if the last save fails.
+    `callback` is called with the history after every step; if it raises an exception, the run is
+    saved before the exception goes on. Raises ValueError for settings that make no sense or need
+    more memory than there is, a `folder` that holds another run or that another process trains in,
+    and a loss that is no longer a number; OSError if the folder cannot be written, and SaveError,
+    which has the run, if the last save fails.
 
     The run is saved in `folder` (by default runs/NAME, with a name made from the settings and the
     data), its model as `slm.load_model` and transformers read it. The same call resumes an
@@ -58,7 +61,7 @@ def train(
     """
     setup = prepare(stories, preset, tokenizer, settings)
     run_config = run_settings(setup.model_config, setup.config, setup.tokenizer, stories)
-    path = expand_home(folder or default_folder(preset, run_config))
+    path = default_folder(preset, run_config) if folder is None else expand_home(folder)
     run_folder = RunFolder(path, run_config)
     is_first = setup.processes.is_first
 
@@ -87,6 +90,7 @@ def train(
                 callbacks.append(bar.show_state)
                 if callback:
                     callbacks.append(lambda state: callback(state.history))
+                callbacks = [save_before_errors(callbacks, run_folder, setup.tokenizer)]
             training_loop(
                 state,
                 model,
@@ -111,7 +115,7 @@ def training_loop(
     budget: Budget,
     processes: ProcessGroup,
     stop: StopRequest,
-    callbacks: Sequence[Callable[[TrainingState], None]],
+    callbacks: Sequence[Callback],
 ) -> None:
     """Take optimizer steps until the budget is spent or a stop is requested.
 
@@ -171,6 +175,26 @@ def compile_model(model: nn.Module, setup: TrainingSetup) -> nn.Module:
     if choice is True or (choice == "auto" and setup.device == "cuda"):
         return torch.compile(model)
     return model
+
+
+def save_before_errors(
+    callbacks: Sequence[Callback], folder: RunFolder, tokenizer: Tokenizer
+) -> Callback:
+    """All callbacks as one. Where one raises an exception, it saves the run before passing it on.
+
+    The step before it is complete, so that no work has to be lost. An exception within a step is
+    another matter: half a step must not be saved.
+    """
+
+    def call(state: TrainingState) -> None:
+        try:
+            for callback in callbacks:
+                callback(state)
+        except BaseException:  # a second Ctrl-C, too
+            folder.save_after_error(state, tokenizer)
+            raise
+
+    return call
 
 
 def end_run(state: TrainingState, setup: TrainingSetup, folder: RunFolder) -> Run:

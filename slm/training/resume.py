@@ -27,7 +27,8 @@ def open_run(folder: RunFolder, state: TrainingState, setup: TrainingSetup, fres
         torch.manual_seed(seed)
     if not processes.is_first:
         # Dropout must not set the same numbers to zero in every process, nor after each resumption.
-        torch.manual_seed((seed + processes.rank) * 2**32 + state.batches.stories_drawn)
+        seed = (seed + processes.rank) * 2**32 + state.batches.stories_drawn
+        torch.manual_seed(seed % 2**63)
 
 
 def resume(folder: RunFolder, state: TrainingState, budget: Budget) -> bool:

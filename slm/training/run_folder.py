@@ -117,6 +117,23 @@ class RunFolder:
         except (OSError, MemoryError) as error:
             raise SaveError(self._failure(error, state), run) from None
 
+    def save_after_error(self, state: TrainingState, tokenizer: Tokenizer) -> None:
+        """Save the steps since the last save, as what came after a step raised an exception.
+
+        Whatever fails here is said, not raised: the exception is what the caller has to see.
+        """
+        steps = len(state.history.steps)
+        if self.saved_steps == steps:
+            return
+        try:
+            failure = self.try_to_save(state, tokenizer)
+        except ValueError as error:  # a weight is no longer a finite number
+            failure = str(error)
+        if failure:
+            say(failure)
+        elif self.saved_steps == steps:
+            say(f"An error ended training after step {steps:,}, which is saved in {self.path}.")
+
     def _failure(self, error: Exception, state: TrainingState) -> str:
         """A sentence: what could not be saved and why, how large it is, and what is safe."""
         weights = sum(weight.numel() for weight in state.model.parameters())

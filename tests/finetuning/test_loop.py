@@ -170,6 +170,40 @@ def test_float16_has_its_gradients_scaled(tune, monkeypatch):
     assert all(scaler is scalers[0] for scaler in scalers)
 
 
+@pytest.mark.parametrize("lora_rank", [None, 2])
+def test_an_error_in_a_callback_costs_no_epoch_and_reaches_the_user(tune, tmp_path, lora_rank):
+    def fail_after_two_epochs(progress, epochs):
+        if len(epochs) == 2:
+            raise InterruptedError("in the plot")
+
+    if lora_rank:
+        pytest.importorskip("peft")
+    rank = {"lora_rank": lora_rank}
+    with pytest.raises(InterruptedError, match="in the plot"):
+        tune(epochs=9, folder=tmp_path / "mine", callback=fail_after_two_epochs, **rank)
+    saved, _ = slm.load_model(tmp_path / "mine")
+    stopped = tune(epochs=9, callback=lambda progress, epochs: len(epochs) == 2, **rank)
+    for name, weight in stopped.model.state_dict().items():
+        assert torch.equal(saved.state_dict()[name], weight)
+
+
+def test_an_error_before_the_first_epoch_ends_leaves_no_folder(tune, tmp_path):
+    def fail(progress, epochs):
+        raise InterruptedError("in the plot")
+
+    with pytest.raises(InterruptedError):
+        tune(folder=tmp_path / "mine", callback=fail)
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_said_once(tune, tmp_path, monkeypatch, capsys):
+    """Though your own stories and ordinary ones would both be cached."""
+    monkeypatch.setenv("SLM_CACHE", str(tmp_path / "a file"))
+    (tmp_path / "a file").write_text("no folder")
+    tune(epochs=1)
+    assert capsys.readouterr().out.count("not cached for next time") == 1
+
+
 @pytest.mark.parametrize("good_epochs", [0, 2])
 def test_a_loss_that_becomes_nan_does_not_cost_the_best_epoch(
     tune, monkeypatch, capsys, good_epochs
