@@ -13,7 +13,8 @@ from slm.analysis.originality import Copy, distinct, longest_copies, repetition
 from slm.evaluation import Evaluation, summarize, token_nats
 from slm.generation.decoder import IncrementalDecoder
 from slm.generation.text_generation import before_end, generate, generate_ids
-from slm.model.transformer import Transformer, parameter_count
+from slm.model.size import parameter_count
+from slm.model.transformer import Transformer
 from slm.settings import ModelConfig, SamplingConfig
 from slm.stories.cleaning import Stories
 from slm.tokenizer.byte_pair import Tokenizer

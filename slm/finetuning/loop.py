@@ -74,6 +74,7 @@ def finetune(
     where nothing can be written in `folder`. If only the last save fails, a message says so, and
     the model is still returned. Nothing is saved if the run is stopped before its first epoch ends.
     """
+    folder = None if folder is None else expand_home(folder)
     (settings,) = split_settings(settings, FineTuneConfig)
     config = FineTuneConfig(**settings)
     _check_trainable(model, tokenizer)
@@ -83,7 +84,6 @@ def finetune(
     ordinary = ordinary or load_stories(n=2_000)
     batches = ReplayBatches(own, ordinary.train, tokenizer, context_length, config)
     scored_stories = {"yours": held_out, "ordinary": ordinary.validation[:100]}
-    folder = None if folder is None else expand_home(folder)
 
     # The folder shows what is wrong with it before hours of training; and until all is saved, a
     # signal that ends the process only stops the training.

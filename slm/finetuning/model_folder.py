@@ -33,8 +33,8 @@ def claim_and_lock(folder: Path | None, model: Transformer, tokenizer: Tokenizer
     if folder is None:
         yield
         return
-    was_there = folder.exists()
     with explain_write_errors(folder):
+        was_there = folder.exists()
         check_kind(folder, FINE_TUNED)
         will_be_replaced = check_replaceable(folder, model, tokenizer)
         claim_folder(folder, FINE_TUNED)

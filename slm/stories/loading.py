@@ -1,7 +1,6 @@
 """Loading stories: your own, TinyStories from the hub, or the practice corpus; always cleaned."""
 
 from collections.abc import Iterable, Sequence
-from numbers import Integral
 from pathlib import Path
 from random import Random
 
@@ -10,6 +9,7 @@ from slm.stories.files import as_texts
 from slm.stories.practice import practice_stories
 from slm.stories.tinystories import load_tinystories
 from slm.utils.printing import say
+from slm.utils.settings_checks import check_number
 
 PRACTICE = "practice corpus"
 MAX_PRACTICE_STORIES = 20_000  # more of them would hardly say anything new
@@ -30,9 +30,7 @@ def load_stories(
     Without a source: TinyStories from the hub, kept for next time in the cache folder; if the hub
     cannot be reached, those that are kept, even if fewer; else a practice corpus, said loudly.
     """
-    if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
-        raise ValueError(f"n is how many stories to train on, a whole number above 0, not {n!r}")
-    n = int(n)
+    n = check_number("n, the number of stories to train on,", n, whole=True, low=1)
     max_held_out = max(n // STORIES_PER_HELD_OUT, 100)
     origin = ""
     if source is not None:

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import tiktoken
 
-from slm.utils.files import ASSETS, expand_home, write
+from slm.tokenizer.saving import save_tokenizer
+from slm.utils.files import ASSETS, check_path
 
 END_OF_TEXT = "<|endoftext|>"
 # The same splits as GPT-2's own pattern, in the faster form that tiktoken uses.
@@ -120,8 +121,15 @@ class Tokenizer:
             yield self._tokens[token_id]
 
     def save(self, folder: str | Path) -> None:
-        """Write the two files that `load_tokenizer(folder)` and Hugging Face's libraries read."""
-        folder = expand_home(folder)
+        """Write the two files that `load_tokenizer(folder)` and Hugging Face's libraries read.
+
+        Raises ValueError where the folder holds a model with another tokenizer, and OSError, in a
+        sentence, where it cannot be written.
+        """
+        save_tokenizer(folder, self.files())
+
+    def files(self) -> dict[str, bytes]:
+        """The content of the files that `save` writes, by name."""
         # All that does not depend on the vocabulary stays as it is in the bundled tokenizer.
         content = json.loads((_BUNDLED / "tokenizer.json").read_bytes())
         content["added_tokens"][0]["id"] = self.eot_id
@@ -129,9 +137,10 @@ class Tokenizer:
         content["model"]["vocab"] = vocab
         content["model"]["merges"] = _merges(self._ranks)
         text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
-        write(folder / "tokenizer.json", text.encode())
-        config = (_BUNDLED / "tokenizer_config.json").read_bytes()
-        write(folder / "tokenizer_config.json", config)
+        return {
+            "tokenizer.json": text.encode(),
+            "tokenizer_config.json": (_BUNDLED / "tokenizer_config.json").read_bytes(),
+        }
 
 
 def encode_each(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
@@ -151,6 +160,7 @@ def load_tokenizer(name_or_path: str | Path = "stories") -> Tokenizer:
     """
     if name_or_path == "gpt2":
         return _load_gpt2()
+    check_path(name_or_path)
     hint = "use 'stories', 'gpt2', or a folder that Tokenizer.save wrote"
     path = _BUNDLED if name_or_path == "stories" else Path(name_or_path)
     if path.suffix != ".json":

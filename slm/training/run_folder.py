@@ -67,7 +67,11 @@ class RunFolder:
             yield
 
     def _is_finished(self) -> bool:
-        return self.state_file.exists() and read_metadata(self.state_file)["share"] >= 1
+        try:
+            is_there = self.state_file.exists()
+        except OSError:  # as for a name that is too long
+            return False
+        return is_there and read_metadata(self.state_file)["share"] >= 1
 
     def clear(self) -> None:
         """Remove the run that was here, so that a crash of the new one never brings it back.

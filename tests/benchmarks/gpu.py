@@ -19,7 +19,7 @@ import torch
 from common import machine, table
 
 import slm
-from slm.model.transformer import parameter_count
+from slm.model import parameter_count
 from slm.training.history import Run
 
 STARTED = time.monotonic()

@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 import slm
 from slm.hardware.memory import keep_freed_memory
 from slm.hardware.precision import pick_precision
-from slm.model.transformer import parameter_count
+from slm.model import parameter_count
 from slm.training.optimizer import make_optimizers
 from slm.training.step import make_scaler, train_step
 
