@@ -9,6 +9,7 @@ import torch
 from slm.batches import pack
 from slm.evaluation import Evaluation, summarize
 from slm.tokenizer.byte_pair import Tokenizer
+from slm.utils.settings_checks import LARGEST
 
 
 class NGram:
@@ -20,7 +21,8 @@ class NGram:
     distributed as the model of n - 1 predicts. That model does not count how often a token
     occurred, but after how many different tokens.
 
-    Raises ValueError without a story, or for an `n` or a `discount` that makes no sense.
+    Raises ValueError without a story, for an `n` or a `discount` that makes no sense, and for a
+    vocabulary of which so many runs cannot be told apart.
     """
 
     def __init__(
@@ -30,6 +32,11 @@ class NGram:
             raise ValueError(f"n must be 1, 2, 3 or 4, not {n!r}.")
         if not 0 < discount < 1:
             raise ValueError(f"discount must be between 0 and 1, not {discount!r}.")
+        if tokenizer.vocab_size ** int(n) > LARGEST:
+            raise ValueError(
+                f"Runs of {n} of {tokenizer.vocab_size:,} tokens have no number of their own in 64 "
+                "bits: set n to less."
+            )
         self.tokenizer = tokenizer
         self.n = n
         self.discount = discount

@@ -10,6 +10,7 @@ from slm.stories.cleaning import Stories
 from slm.stories.loading import load_stories
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.utils.files import expand_home, write
+from slm.utils.settings_checks import check_number
 from slm.utils.write_errors import explain_write_errors
 
 
@@ -38,6 +39,8 @@ def story_report(
     from slm.analysis.report_page import make_page  # draws pictures: it loads matplotlib
 
     file = expand_home(file)
+    check_number("samples", samples, whole=True, low=1)
+    check_number("evaluation_stories", evaluation_stories, whole=True, low=1)
     model.check_vocabulary(tokenizer.vocab_size)
     _check_writable(file)
     report = measure(

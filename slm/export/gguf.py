@@ -132,8 +132,8 @@ def _add_weights(writer: "GGUFWriter", model: Transformer, type: str) -> None:
 
 def _frequency_factors(config: ModelConfig) -> np.ndarray:
     """What llama.cpp divides each rotary frequency by, `(D / 2,)`."""
-    pairs = torch.arange(0, config.head_dim, 2) / config.head_dim
-    frequencies = config.rope_theta**-pairs
+    exponents = torch.arange(0, config.head_dim, 2) / config.head_dim  # (D / 2,)
+    frequencies = config.rope_theta**-exponents  # (D / 2,)
     return (frequencies / config.rope_scaling.scale(frequencies)).numpy()
 
 

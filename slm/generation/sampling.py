@@ -31,8 +31,9 @@ def new_generator(seed: int | None) -> torch.Generator:
 def ids_to_penalize(
     rows: Sequence[Sequence[int]], sampling: SamplingConfig, end_ids: Sequence[int]
 ) -> list[Sequence[int]] | None:
-    """The ids of each row that penalties apply to: all that have occurred in the story. None where
-    `sampling` has no penalty.
+    """The ids of each row that penalties apply to: all that have occurred in the story.
+
+    None where `sampling` has no penalty.
 
     Where the token that begins the story can also end it, that first one does not count: otherwise
     the repetition penalty would make the end of the story less likely.

@@ -1,6 +1,7 @@
 import math
 from collections import Counter, defaultdict
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,6 +95,13 @@ def test_more_context_helps_on_text_of_the_same_kind():
 def test_what_makes_no_sense_is_refused(stories, settings, sentence, tokenizer):
     with pytest.raises(ValueError, match=sentence):
         NGram(stories, tokenizer, **settings)
+
+
+def test_a_vocabulary_of_which_runs_cannot_be_numbered_is_refused():
+    """Else the numbers would overflow, and different runs would be counted as one."""
+    large = SimpleNamespace(vocab_size=128_256)  # that of Llama 3
+    with pytest.raises(ValueError, match="Runs of 4 of 128,256 tokens have no number"):
+        NGram(STORIES, large, n=4)
 
 
 @pytest.mark.parametrize("stories", [[], "a story"])

@@ -110,4 +110,4 @@ def test_hardest_words_adds_up_the_tokens_of_a_word(tokenizer):
         word: (loss, count) for word, loss, count in hardest_words(nats, tokenizer, stories, 2)
     }
     assert found == {word: (pytest.approx(sum(x) / len(x)), len(x)) for word, x in expected.items()}
-    assert hardest_words(nats, tokenizer, stories, least=4) == []
+    assert hardest_words(nats, tokenizer, stories, min_count=4) == []

@@ -128,7 +128,7 @@ def test_a_signal_after_the_last_step_does_not_keep_the_model_from_being_saved(
             signal.raise_signal(number)
         return save_model_as(*arguments)
 
-    monkeypatch.setattr("slm.finetuning.loop.save_model_as", save_while_signals_come)
+    monkeypatch.setattr("slm.finetuning.model_folder.save_model_as", save_while_signals_come)
     done = tune(folder=tmp_path / "mine")
     again, _ = slm.load_model(tmp_path / "mine")
     for name, weight in done.model.state_dict().items():
@@ -218,11 +218,45 @@ def test_float16_has_its_gradients_scaled(tune, monkeypatch):
 
     scalers = []
     monkeypatch.setattr("slm.training.step.pick_precision", lambda *_: torch.float16)
-    monkeypatch.setattr("slm.finetuning.loop.train_step", spy)
+    monkeypatch.setattr("slm.training.loop.train_step", spy)
     done = tune(epochs=1)
     assert done.after["yours"].nats_per_token < done.before["yours"].nats_per_token
     assert scalers[0].is_enabled()
     assert all(scaler is scalers[0] for scaler in scalers)
+
+
+@pytest.mark.parametrize("lora_rank", [None, 2])
+def test_an_error_in_a_callback_costs_no_epoch_and_reaches_the_user(tune, tmp_path, lora_rank):
+    def fail_after_two_epochs(progress, epochs):
+        if len(epochs) == 2:
+            raise InterruptedError("in the plot")
+
+    if lora_rank:
+        pytest.importorskip("peft")
+    rank = {"lora_rank": lora_rank}
+    with pytest.raises(InterruptedError, match="in the plot"):
+        tune(epochs=9, folder=tmp_path / "mine", callback=fail_after_two_epochs, **rank)
+    saved, _ = slm.load_model(tmp_path / "mine")
+    stopped = tune(epochs=9, callback=lambda progress, epochs: len(epochs) == 2, **rank)
+    for name, weight in stopped.model.state_dict().items():
+        assert torch.equal(saved.state_dict()[name], weight)
+
+
+def test_an_error_before_the_first_epoch_ends_leaves_no_folder(tune, tmp_path):
+    def fail(progress, epochs):
+        raise InterruptedError("in the plot")
+
+    with pytest.raises(InterruptedError):
+        tune(folder=tmp_path / "mine", callback=fail)
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_said_once(tune, tmp_path, monkeypatch, capsys):
+    """Though your own stories and ordinary ones would both be cached."""
+    monkeypatch.setenv("SLM_CACHE", str(tmp_path / "a file"))
+    (tmp_path / "a file").write_text("no folder")
+    tune(epochs=1)
+    assert capsys.readouterr().out.count("not cached for next time") == 1
 
 
 @pytest.mark.parametrize("good_epochs", [0, 2])
@@ -240,7 +274,7 @@ def test_a_loss_that_becomes_nan_does_not_cost_the_best_epoch(
     progresses = []
     tune(epochs=1, callback=lambda progress, _: progresses.append(progress))
     steps_per_epoch = len(progresses)
-    monkeypatch.setattr("slm.finetuning.loop.train_step", diverge)
+    monkeypatch.setattr("slm.training.loop.train_step", diverge)
     if good_epochs == 0:  # there is nothing to keep
         with pytest.raises(ValueError, match="loss became nan"):
             tune(epochs=4)
