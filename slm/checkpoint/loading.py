@@ -68,10 +68,10 @@ def find_model(folder_or_name: str | Path) -> Path:
     """
     folder = expand_home(folder_or_name)
     try:
-        folder.exists()
+        is_there = folder.exists()
     except OSError as error:  # as for a name that is too long
         raise FileNotFoundError(f"There is no model at {folder}: {error.strerror}.") from None
-    if not folder.exists() and (ASSETS / folder / "config.json").exists():
+    if not is_there and (ASSETS / folder / "config.json").exists():
         folder = ASSETS / folder
     elif _is_hub_name(folder):
         folder = fetch_model(folder.as_posix())
