@@ -17,6 +17,7 @@ import numpy as np
 import tiktoken
 
 from slm.utils.files import ASSETS, expand_home, write
+from slm.utils.write_errors import explain_write_errors
 
 END_OF_TEXT = "<|endoftext|>"
 # The same splits as GPT-2's own pattern, in the faster form that tiktoken uses.
@@ -124,7 +125,10 @@ class Tokenizer:
             yield self._tokens[token_id]
 
     def save(self, folder: str | Path) -> None:
-        """Write the two files that `load_tokenizer(folder)` and Hugging Face's libraries read."""
+        """Write the two files that `load_tokenizer(folder)` and Hugging Face's libraries read.
+
+        Raises OSError, in a sentence, where the folder cannot be written.
+        """
         folder = expand_home(folder)
         # All that does not depend on the vocabulary stays as it is in the bundled tokenizer.
         content = json.loads((_BUNDLED / "tokenizer.json").read_bytes())
@@ -133,9 +137,10 @@ class Tokenizer:
         content["model"]["vocab"] = vocab
         content["model"]["merges"] = _merges(self._ranks)
         text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
-        write(folder / "tokenizer.json", text.encode())
         config = (_BUNDLED / "tokenizer_config.json").read_bytes()
-        write(folder / "tokenizer_config.json", config)
+        with explain_write_errors(folder):
+            write(folder / "tokenizer.json", text.encode())
+            write(folder / "tokenizer_config.json", config)
 
 
 def load_tokenizer(name_or_path: str | Path = "stories") -> Tokenizer:

@@ -12,6 +12,7 @@ import tokenizers
 from slm.tokenizer.byte_pair import unicode_to_bytes
 from slm.tokenizer.detokenizer import REPLACEMENT_CHARACTER, IncrementalDetokenizer
 from slm.utils.files import expand_home, write
+from slm.utils.write_errors import explain_write_errors
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 MAX_BYTES = 200_000_000  # of tokenizer.json: the largest known ones have a fifth of it
@@ -133,12 +134,15 @@ class PretrainedTokenizer:
         """Write the files that it was loaded from.
 
         Where tokenizer_config.json lacks what transformers needs to generate several texts at once,
-        it is added: a token for padding, and which inputs the model takes.
+        it is added: a token for padding, and which inputs the model takes. Raises OSError, in a
+        sentence, where the folder cannot be written.
         """
-        for name, content in self._files.items():
-            if name == "tokenizer_config.json":
-                content = self._completed(content)
-            write(expand_home(folder) / name, content)
+        folder = expand_home(folder)
+        with explain_write_errors(folder):
+            for name, content in self._files.items():
+                if name == "tokenizer_config.json":
+                    content = self._completed(content)
+                write(folder / name, content)
 
     def _completed(self, content: bytes) -> bytes:
         """tokenizer_config.json with a token for padding that is a row of the model's table."""

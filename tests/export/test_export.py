@@ -96,6 +96,18 @@ def test_an_ollama_modelfile_stands_beside_it(folder):
     assert not list(folder.parent.glob("new/.*"))
 
 
+def test_the_modelfile_of_another_model_is_not_replaced(folder, tmp_path, capsys):
+    pytest.importorskip("gguf")
+    own = "FROM ./mine.gguf\nSYSTEM You are a robot.\n"
+    (tmp_path / "Modelfile").write_text(own, encoding="utf-8")
+    for _ in range(2):
+        export_gguf(folder, tmp_path / "new.gguf")
+        assert (tmp_path / "Modelfile").read_text(encoding="utf-8") == own
+        text = (tmp_path / "new.Modelfile").read_text(encoding="utf-8")
+        assert text.startswith("FROM ./new.gguf\n")
+        assert "new.Modelfile" in capsys.readouterr().out
+
+
 def test_what_cannot_be_exported_is_refused_and_leaves_no_file(random_model, tokenizer, tmp_path):
     pytest.importorskip("gguf")
     folder = slm.save_model(tmp_path / "odd", random_model(d_ff=40), tokenizer)
