@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from slm.model.transformer import Transformer, evaluating
 from slm.stories.cleaning import Stories
+from slm.stories.files import as_texts
 from slm.tokenizer.byte_pair import Tokenizer
 
 
@@ -39,11 +41,16 @@ def evaluate(
 ) -> Evaluation:
     """Measure, in float32, how well a model predicts stories that it has not seen.
 
-    Of what `slm.load_stories` gives, these are the validation stories. Raises ValueError without a
-    story, or where model and tokenizer do not belong together.
+    Of what `slm.load_stories` gives, these are the validation stories. `batch_size` windows of the
+    stories are read at once. Raises ValueError without a story, for what is no text, and where
+    model and tokenizer do not belong together.
     """
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number from 1 up, not {batch_size!r}.")
     if isinstance(stories, Stories):
         stories = stories.validation
+    if not isinstance(stories, str):  # one text is no list: `token_nats` refuses it
+        stories = as_texts(stories)
     return summarize(token_nats(model, tokenizer, stories, batch_size=batch_size), stories)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from slm.model.transformer import Transformer
 from slm.quantization.fused import BlockwiseProduct, DequantizedProduct
 from slm.quantization.rounding import dequantize, pack_nibbles, quantize_matrix
+from slm.settings import ModelConfig
 from slm.utils.settings_checks import check_choice
 
 
@@ -68,13 +70,14 @@ def quantize(model: Transformer, bits: int = 8, group_size: int | None = None) -
 
     Raises ValueError for other bits, or a group size that does not divide the matrices' columns.
     """
+    bits = int(bits) if _is_whole(bits) else bits  # NumPy's numbers too
     check_choice("bits", bits, 8, 4)
     if group_size is None and bits == 4:
         group_size = 32
     config = model.config
-    if group_size and (config.d_model % group_size or config.d_ff % group_size):
-        widths = f"d_model ({config.d_model}) and d_ff ({config.d_ff})"
-        raise ValueError(f"group_size must divide {widths}, not be {group_size!r}.")
+    if group_size is not None:
+        _check_group_size(group_size, config)
+        group_size = int(group_size)
     small = copy.deepcopy(model).cpu().eval()
     with torch.no_grad():
         for block in small.model.layers:
@@ -86,6 +89,17 @@ def quantize(model: Transformer, bits: int = 8, group_size: int | None = None) -
             small.lm_head = QuantizedMatrix(small.lm_head.weight, 8, None, is_table=False)
     small.quantization = {"model_type": "llama", "bits": bits, "group_size": group_size}
     return small.requires_grad_(False)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _check_group_size(group_size: object, config: ModelConfig) -> None:
+    is_number = _is_whole(group_size) and group_size >= 1
+    if not is_number or config.d_model % group_size or config.d_ff % group_size:
+        widths = f"d_model ({config.d_model}) and d_ff ({config.d_ff})"
+        raise ValueError(f"group_size must divide {widths}, not be {group_size!r}.")
 
 
 def _quantize_linear_layers(part: nn.Module, bits: int, group_size: int | None) -> None:

@@ -70,6 +70,12 @@ def test_a_tokenizer_of_another_model_is_refused(random_model, stories, tmp_path
     assert not (tmp_path / "x.html").exists()
 
 
+def test_a_list_of_stories_is_refused_as_none_are_held_out(random_model, tokenizer, tmp_path):
+    with pytest.raises(ValueError, match=r"^Give stories as slm\.load_stories\(\) does"):
+        story_report(random_model(), tokenizer, practice_stories(9), file=tmp_path / "x.html")
+    assert not (tmp_path / "x.html").exists()
+
+
 def test_a_page_that_cannot_be_written_is_refused_before_anything_is_measured(
     random_model, tokenizer, stories, tmp_path, monkeypatch
 ):
