@@ -1,3 +1,4 @@
+import errno
 from html.parser import HTMLParser
 
 import pytest
@@ -85,6 +86,20 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_is_measured(
         story_report(random_model(), tokenizer, stories, file=tmp_path)
     with pytest.raises(OSError, match="cannot be written: a file is where a folder must be"):
         story_report(random_model(), tokenizer, stories, file=tmp_path / "a file" / "page.html")
+
+
+def test_a_disk_that_is_full_at_the_end_is_said_with_the_pages_name(
+    random_model, tokenizer, stories, tmp_path, monkeypatch
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", ".hidden.part")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setattr("slm.analysis.report.write", full)
+    with pytest.raises(OSError, match=r"page\.html cannot be written: the disk is full") as caught:
+        story_report(random_model(), tokenizer, stories, file="~/page.html", samples=1)
+    assert str(caught.value).startswith(str(tmp_path))
 
 
 def test_the_share_that_stops_is_the_share_of_rows_with_an_end(random_model, tokenizer):
