@@ -429,6 +429,14 @@ def test_weights_that_are_no_numbers_are_never_saved(random_model):
     assert run_tiny().finished
 
 
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_run_whose_scores_become_infinite_ends_in_a_sentence(optimizer):
+    """Weights may still be finite then, and the first to see it is the sample."""
+    with pytest.raises(ValueError, match="learning_rate") as ended:
+        run_tiny(learning_rate=1e8, optimizer=optimizer, evaluations=8)
+    assert "\n" not in str(ended.value)
+
+
 def test_a_run_that_ends_worse_than_guessing_is_warned_of(capsys):
     run = run_tiny(learning_rate=10.0)
     assert run.history.evaluations[-1].nats_per_token > 6
