@@ -10,7 +10,9 @@ def distinct(stories: Sequence[str], n: int = 3) -> float:
     """The share of different ones among all runs of `n` words (distinct-n).
 
     (Li et al. 2016, arXiv:1510.03055.) More stories give a lower share: compare sets of one size.
+    Raises ValueError for a single text.
     """
+    _check_is_list(stories)
     runs = []
     for story in stories:
         runs.extend(_runs(story, n))
@@ -22,14 +24,22 @@ def distinct(stories: Sequence[str], n: int = 3) -> float:
 def repetition(stories: Sequence[str], n: int = 4) -> float:
     """The share of runs of `n` words that occurred earlier in the same story (seq-rep-n).
 
-    It is the mean over the stories (Welleck et al. 2019, arXiv:1908.04319).
+    It is the mean over the stories (Welleck et al. 2019, arXiv:1908.04319). Raises ValueError for a
+    single text.
     """
+    _check_is_list(stories)
     shares = []
     for story in stories:
         runs = _runs(story, n)
         if runs:
             shares.append(1 - len(set(runs)) / len(runs))
     return float(np.mean(shares)) if shares else 0.0
+
+
+def _check_is_list(stories: Sequence[str]) -> None:
+    """Raise ValueError for one text: its letters would be taken for stories."""
+    if isinstance(stories, str):
+        raise ValueError("Give a list of stories: this is one text.")
 
 
 def _runs(story: str, n: int) -> list[tuple[str, ...]]:

@@ -16,7 +16,7 @@ from slm.training.history import History, Run
 from slm.training.state import TrainingState
 from slm.training.state_file import read_metadata, save_state
 from slm.utils.files import write
-from slm.utils.folder_marker import RUN, claim_folder, lock_folder
+from slm.utils.folder_marker import RUN, claim_folder, folder_kind, lock_folder
 from slm.utils.printing import say
 
 BYTES_PER_WEIGHT = 16  # in a run's files: the model 4; its state 4, and up to two moments of 4
@@ -56,6 +56,7 @@ class RunFolder:
         """
         with ExitStack() as stack:
             try:
+                self._check_unclaimed()
                 claim_folder(self.path, RUN)
                 stack.enter_context(lock_folder(self.path))
             except OSError as error:
@@ -65,6 +66,19 @@ class RunFolder:
                         "name a folder that can be written."
                     ) from None
             yield
+
+    def _check_unclaimed(self) -> None:
+        """Raise ValueError for files of something else, as of a project, that a run would replace.
+
+        What this package saved has a marker, or the files of an earlier version.
+        """
+        if folder_kind(self.path) is not None:
+            return
+        for name in ("config.json", "history.json"):
+            if (self.path / name).exists():
+                raise ValueError(
+                    f"{self.path / name} does not belong to a training run: name another folder."
+                )
 
     def _is_finished(self) -> bool:
         try:

@@ -84,6 +84,7 @@ def read_tensors(path: Path, model: Transformer, optimizers: Optimizers) -> dict
         if "digest" in header and header["digest"] != state_digest(header["facts"], tensors):
             raise ValueError("its content and its digest differ")
         _check_numbers(tensors)
+        torch.Generator().set_state(tensors["random/cpu"])  # RuntimeError if it is no such state
     except KeyError as error:
         raise damage_error(path, f"there is no {error}") from None
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:

@@ -618,6 +618,14 @@ def test_long_texts_of_every_script_are_cut_into_short_parts(tokenizer, script):
         assert all(part[0] not in "」”" for part in parts)
 
 
+def test_the_samples_begin_as_ordinary_stories_do(random_model, tokenizer):
+    chinese = [f"从前，有一只小兔子，它的名字叫第{number}，住在森林里。" for number in range(20)]
+    ordinary = Stories(chinese[4:], chinese[:4], "own", False, Cleaning(20, 0, 0, 0, 0, 20))
+    how = dict(ordinary=ordinary, epochs=1, device="cpu")
+    tuned = finetune(random_model(), tokenizer, MINE, **how)
+    assert [text[:2] for text in tuned.samples[0]] == ["从前", "从前"]
+
+
 def test_a_number_or_an_abbreviation_does_not_end_a_sentence(tokenizer):
     text = "Pi is 3.14159265358979 or so. The end came."
     assert split_long(text, tokenizer, 32) == ["Pi is 3.14159265358979 or so.", "The end came."]

@@ -156,6 +156,13 @@ def test_evaluations_and_their_stories_are_of_the_model_as_it_was():
     assert len(score.text) > len("Once upon a time")
 
 
+def test_the_sample_begins_as_the_stories_do():
+    chinese = [f"从前，有一只小兔子，它的名字叫第{number}，住在森林里。" for number in range(20)]
+    stories = Stories(chinese[4:], chinese[:4], "own", False, Cleaning(20, 0, 0, 0, 0, 20))
+    history = train(stories, **TINY | {"steps": 2, "evaluations": 1}).history
+    assert history.evaluations[0].text.startswith("从前")
+
+
 def test_every_step_is_recorded():
     steps = run_tiny(steps=5).history.steps
     assert [step.step for step in steps] == [1, 2, 3, 4, 5]
