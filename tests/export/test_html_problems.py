@@ -44,6 +44,7 @@ def test_a_browser_that_is_too_old_learns_what_it_lacks(feature, browser, bundle
     name = feature.replace(".prototype", "").removeprefix("window.")
     assert problem.startswith(f"This browser is too old to write stories: it has no {name}. ")
     assert not browser["write"].is_enabled()
+    assert not browser["settings-button"].is_displayed()  # it could do nothing
 
 
 @pytest.mark.parametrize("last_part", ["weights.js", "page.js", "settings", "tokenizer", "weights"])

@@ -240,6 +240,7 @@ async function main() {
     describePage(storePage());
     listen();
     showStatus(story ? "Click a word to see why it came." : "Begin a story, then press Write.");
+    element("settings-button").disabled = false;
     element("write").disabled = false;
   } catch (error) {
     explainError(error);
