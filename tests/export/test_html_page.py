@@ -217,6 +217,7 @@ def test_the_stories_before_can_be_seen_again(browser, bundled_page):
     number = unsure_token(browser.tokens())
     second = take_other(browser, number)
     third = take_other(browser, number - 2)
+    assert browser["ending"].text.endswith(", 1 chosen by you.")  # the other one is gone
     fourth = browser.write("The dragon")
     stories = [first, second, third, fourth]
     assert len({*stories}) == 4
@@ -225,11 +226,14 @@ def test_the_stories_before_can_be_seen_again(browser, bundled_page):
         browser["back"].click()
         shown.append(browser.call("return storyText();"))
     assert shown == stories[::-1]
+    browser["again"].click()
+    assert browser["status"].text.startswith("Write now gives this story again.")
     shown = [first]
     while browser["forward"].is_displayed():
         browser["forward"].click()
         shown.append(browser.call("return storyText();"))
     assert shown == stories
+    assert browser["status"].text == "Click a word to see why it came."
     browser.all(".token")[2].click()
     assert browser["why"].is_displayed()
     browser["why-close"].click()
@@ -313,6 +317,13 @@ def test_a_story_that_is_being_written_when_the_page_is_closed_is_there_again(
     browser.reload()
     assert browser.call("return storyText();").startswith(beginning)
     assert browser["ending"].text.startswith("Broken off when the page was closed. ")
+
+
+def test_a_prompt_that_is_being_typed_when_the_page_is_closed_is_there_again(browser, bundled_page):
+    browser.open(bundled_page)
+    browser["prompt"].send_keys(" in a land")
+    browser.reload()
+    assert browser["prompt"].get_attribute("value") == "Once upon a time in a land"
 
 
 def test_stories_are_deleted_after_a_question(browser, driver, bundled_page):

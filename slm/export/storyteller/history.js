@@ -8,6 +8,7 @@ const STORED_FIELDS = ["prompt", "temperature", "length", "seed"];
 
 let stories = []; // the one before and the one after are neighbours
 let storyNumber = -1; // of the story that is shown
+let isStored = true; // whether anything was changed since the page was stored
 
 /** Puts a story after the one that is shown, which is then the story before. */
 function addStory(nextStory) {
@@ -24,6 +25,7 @@ function showNeighbour(step) {
   if (writing) return;
   closeWhy();
   showFinished(storyNumber + step);
+  showHint();
   storePage();
 }
 
@@ -45,7 +47,7 @@ function deleteStories() {
   closeWhy();
   clearStories();
   storePage();
-  showStatus("Begin a story, then press Write.");
+  showHint();
 }
 
 function clearStories() {
@@ -70,7 +72,10 @@ function storePage() {
   for (let oldest = 0; oldest <= stories.length; oldest++) {
     content.stories = stories.slice(oldest);
     content.storyNumber = storyNumber - oldest;
-    if (store(content)) return true;
+    if (store(content)) {
+      isStored = true;
+      return true;
+    }
   }
   return false;
 }

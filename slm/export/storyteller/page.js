@@ -110,9 +110,14 @@ function showWriting(isWriting) {
     element("below").hidden = true;
     showStatus("Writing …");
   } else if (!problem) {
-    showStatus("Click a word to see why it came.");
+    showHint();
   }
   if (hadFocus) element(isWriting ? "stop" : "write").focus({ preventScroll: true });
+}
+
+/** Says what can be done next. */
+function showHint() {
+  showStatus(story ? "Click a word to see why it came." : "Begin a story, then press Write.");
 }
 
 // A story that is written again, or saved
@@ -180,9 +185,9 @@ function checkSeed() {
 }
 
 /** What is in the file, and whether stories are stored. */
-function describePage(isStored) {
+function describePage(canStore) {
   const { name, parameters, bits } = settings();
-  const stored = isStored
+  const stored = canStore
     ? `This browser stores your last ${MAX_STORIES} stories, until you delete them.`
     : "This browser stores no stories of this page: save as text what you want to have again.";
   element("about").textContent =
@@ -201,7 +206,10 @@ function listen() {
   });
   element("stop").addEventListener("click", () => writing?.abort());
   element("settings-button").addEventListener("click", toggleSettings);
-  document.addEventListener("input", showSettings);
+  document.addEventListener("input", () => {
+    isStored = false;
+    showSettings();
+  });
   document.addEventListener("change", storePage);
   element("seed").addEventListener("input", () => {
     element("seed-hint").textContent = SEED_HINT;
@@ -221,9 +229,9 @@ function listen() {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") closeWhy();
   });
-  // The page may be closed while a story is written, and on a phone without a word.
+  // The page may be closed while something is written, and on a phone without a word.
   document.addEventListener("visibilitychange", () => {
-    if (writing) storePage();
+    if (writing || !isStored) storePage();
   });
 }
 
@@ -239,7 +247,7 @@ async function main() {
     showSettings();
     describePage(storePage());
     listen();
-    showStatus(story ? "Click a word to see why it came." : "Begin a story, then press Write.");
+    showHint();
     element("settings-button").disabled = false;
     element("write").disabled = false;
   } catch (error) {

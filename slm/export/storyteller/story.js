@@ -14,8 +14,7 @@ function newStory(prompt, sampling) {
   return {
     prompt,
     sampling, // the settings: temperature, min_p, max_new_tokens, seed
-    tokens: [], // each with its id, its probability and the likeliest tokens in its place
-    chosenByHand: 0, // how many of the tokens were
+    tokens: [], // id, probability, likeliest ones in its place; byHand where the reader chose it
     ending: "", // how it ended: a key of ENDINGS
   };
 }
@@ -72,8 +71,12 @@ function drawEnding() {
   const rest = textStream.end();
   if (rest) element("story").append(rest);
   element("ending").textContent = endingSentence();
-  element("again").hidden = story.chosenByHand > 0; // then no seed writes it again
+  element("again").hidden = countByHand() > 0; // then no seed writes it again
   element("below").hidden = false;
+}
+
+function countByHand() {
+  return story.tokens.filter((token) => token.byHand).length;
 }
 
 const ENDINGS = {
@@ -87,8 +90,8 @@ const ENDINGS = {
 function endingSentence() {
   const words = storyText().split(/\s+/).filter(Boolean).length;
   const count = words === 1 ? "1 word" : `${words} words`;
-  const { chosenByHand, sampling } = story;
-  const origin = chosenByHand ? `${chosenByHand} chosen by you` : `seed ${sampling.seed}`;
+  const byHand = countByHand();
+  const origin = byHand ? `${byHand} chosen by you` : `seed ${story.sampling.seed}`;
   return `${ENDINGS[story.ending]} ${count}, ${origin}.`;
 }
 

@@ -11,12 +11,12 @@ function percent(chance) {
 }
 
 /** How a token is called after a text: “…ally” where it goes on with the text's last word. */
-function tokenName(id, textBefore) {
+function tokenName(id, before) {
   if (endsStory(id)) return "(the end)";
   const text = storyteller.tokenizer.piece(id);
   if (/^(\\x[0-9a-f]{2})+$/.test(text)) return "(half a character)";
   if (text.trim() === "") return text.includes("\n") ? "(a new line)" : "(a space)";
-  const goesOn = /[\p{L}\p{N}]$/u.test(textBefore) && /^['’]?[\p{L}\p{N}]/u.test(text);
+  const goesOn = /[\p{L}\p{N}]$/u.test(before) && /^['’]?[\p{L}\p{N}]/u.test(text);
   return goesOn ? `“…${text.trimEnd()}”` : `“${text.trim()}”`;
 }
 
@@ -98,10 +98,9 @@ function closeWhy() {
 
 /** Begins a new story that is the same up to the chosen token and has another in its place. */
 function takeInstead(id, probability) {
-  const token = { ...story.tokens[chosenNumber], id, probability };
+  const token = { ...story.tokens[chosenNumber], id, probability, byHand: true };
   const changed = newStory(story.prompt, samplingParameters());
   changed.tokens = [...story.tokens.slice(0, chosenNumber), token];
-  changed.chosenByHand = story.chosenByHand + 1;
   closeWhy();
   writeStory(changed);
 }
