@@ -147,8 +147,14 @@ def finished_runs(browser):
         event = json.loads(entry["message"])["message"]
         if event["method"] == "Network.webSocketFrameReceived":
             frame = ForwardMsg.FromString(b64decode(event["params"]["response"]["payloadData"]))
-            count += frame.WhichOneof("type") == "script_finished"
+            count += is_end_of_run(frame)
     return count
+
+
+def is_end_of_run(frame):
+    """Whether a message of the server says that the whole script has run, and not only a part."""
+    is_end = frame.WhichOneof("type") == "script_finished"
+    return is_end and frame.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY
 
 
 def shown(browser, text):
