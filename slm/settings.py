@@ -36,7 +36,7 @@ class ModelConfig:
     d_ff: int | None = None  # hidden width of the MLP; None: 8/3 of d_model, in steps of 32
     rope_theta: float = 10_000.0  # base of the rotary wavelengths, in tokens
     norm_eps: float = 1e-5  # keeps RMSNorm from dividing by zero
-    tie_embeddings: bool = True  # one table both reads tokens in and scores them
+    tie_embeddings: bool = True  # whether one table reads tokens in and scores them
     dropout: float = 0.0  # share of each block's output dropped while training
 
     # Not a setting: only third-party models have it (slm/model/rope_scaling.py). As a field it

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from slm.stories.cleaning import Stories, clean_stories
 from slm.utils.files import cache_folder, write
-from slm.utils.printing import say
+from slm.utils.printing import can_print, say
 
 REPO = "roneneldan/TinyStories"
 TIMEOUT = 2.5  # seconds that the hub has to answer
@@ -138,11 +138,18 @@ def fetch(n: int, held_out: int) -> RawStories:
 def _fetch_split(split: str, wanted: int, stories: list[str]) -> None:
     """Append the stories of one split to `stories`, one by one: those before an error count."""
     enough = wanted + wanted // 20 + 100  # cleaning will drop some
-    progress = tqdm(total=enough, desc=f"Fetching {split} stories", leave=False, file=sys.stdout)
-    with progress:
-        for story in islice(stream(split), enough):
-            stories.append(story)
-            progress.update()
+    # Left out where there is an output: an explicit False would overrule TQDM_DISABLE=1.
+    hidden = {} if can_print() else {"disable": True}
+    fetched = tqdm(
+        islice(stream(split), enough),
+        f"Fetching {split} stories",
+        total=enough,
+        leave=False,
+        file=sys.stdout,
+        **hidden,
+    )
+    for story in fetched:
+        stories.append(story)
     if not stories:
         raise ValueError(f"no stories in {split}")
 
