@@ -1,7 +1,6 @@
 """Stories become numbers: one long array, `<eot> story <eot> story <eot>`, cut into batches."""
 
 import hashlib
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from tqdm import tqdm
 
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.utils.files import cache_folder, write
-from slm.utils.printing import can_print, say, say_once
+from slm.utils.printing import BarOutput, say, say_once
 
 STORIES_AT_ONCE = 100  # encoded together, which is faster
 DIGEST_SIZE = 16  # bytes of BLAKE2b, after the ids in a cache file
@@ -80,15 +79,12 @@ def _is_whole(path: Path, dtype: np.dtype) -> bool:
 def _encode(stories: Sequence[str], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
     """The array of `pack`, in parts."""
     yield np.array([tokenizer.eot_id], tokenizer.dtype)
-    # Left out where there is an output: an explicit False would overrule TQDM_DISABLE=1.
-    hidden = {} if can_print() else {"disable": True}
     stories = tqdm(
         stories,
         "Packing stories",
         leave=False,
-        file=sys.stdout,
+        file=BarOutput(),
         delay=2,  # seconds: what is done sooner needs no bar
-        **hidden,
     )
     part = []
     for story in stories:

@@ -4,7 +4,6 @@ as is needed, and kept in the cache folder (optional: the package also works wit
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from slm.stories.cleaning import Stories, clean_stories
 from slm.utils.files import cache_folder, write
-from slm.utils.printing import can_print, say
+from slm.utils.printing import BarOutput, say
 
 REPO = "roneneldan/TinyStories"
 TIMEOUT = 2.5  # seconds that the hub has to answer
@@ -138,15 +137,12 @@ def fetch(n: int, held_out: int) -> RawStories:
 def _fetch_split(split: str, wanted: int, stories: list[str]) -> None:
     """Append the stories of one split to `stories`, one by one: those before an error count."""
     enough = wanted + wanted // 20 + 100  # cleaning will drop some
-    # Left out where there is an output: an explicit False would overrule TQDM_DISABLE=1.
-    hidden = {} if can_print() else {"disable": True}
     fetched = tqdm(
         islice(stream(split), enough),
         f"Fetching {split} stories",
         total=enough,
         leave=False,
-        file=sys.stdout,
-        **hidden,
+        file=BarOutput(),
     )
     for story in fetched:
         stories.append(story)
