@@ -17,6 +17,7 @@ import slm
 from slm.cli.options import ModelOptions, TrainOptions, as_settings
 from slm.settings import FineTuneConfig, Preset, SamplingConfig, ServerLimits
 from slm.utils.files import model_name
+from slm.utils.settings_checks import LARGEST_PORT, check_number
 
 if TYPE_CHECKING:
     from slm.finetuning import FineTuned
@@ -130,6 +131,7 @@ def evaluate(
         evaluation_stories: How many held-out stories to measure on, at most.
         report: Write a page of scores, samples and copies to this HTML file instead.
     """
+    check_number("evaluation_stories", evaluation_stories, whole=True, low=1)
     transformer, tokenizer = slm.load_model(model)
     loaded = slm.load_stories(stories, n=n_stories)
     if report:
@@ -344,6 +346,7 @@ def app(port: int = 8501, headless: bool = False) -> None:
         from streamlit.web import bootstrap
     except ImportError:
         raise ImportError("The page needs pip install streamlit.") from None
+    check_number("port", port, whole=True, low=1, high=LARGEST_PORT)
     options = {
         "server.port": port,
         "server.headless": headless,

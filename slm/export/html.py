@@ -19,12 +19,14 @@ import safetensors.torch
 
 from slm.checkpoint.loading import load_model
 from slm.export.html_tokenizer import describe_tokenizer
-from slm.model.transformer import Transformer, parameter_count
+from slm.model.size import parameter_count
+from slm.model.transformer import Transformer
 from slm.quantization.matrix import quantize
 from slm.settings import ModelConfig, SamplingConfig
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.utils.files import expand_home, model_name, write
 from slm.utils.printing import say
+from slm.utils.settings_checks import check_number
 from slm.utils.write_errors import explain_write_errors
 
 PAGE_FOLDER = Path(__file__).parent / "storyteller"
@@ -50,6 +52,7 @@ def export_html(
     compute: rotary positions that are scaled, or a tokenizer of another kind than byte-level BPE.
     Raises OSError, in a sentence, where the file cannot be written.
     """
+    check_number("max_megabytes", max_megabytes)
     model, tokenizer = load_model(folder)
     _check_computable(model.config)
     _check_size(model.config, max_megabytes)

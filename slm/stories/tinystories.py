@@ -120,7 +120,8 @@ def fetch(n: int, held_out: int) -> RawStories:
 
     Raises ConnectionError, with the reason in half a sentence.
     """
-    if reason := why_unavailable():
+    reason = why_unavailable()
+    if reason:
         raise ConnectionError(reason)
     train: list[str] = []
     validation: list[str] = []

@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import suppress
+from functools import cache
 from typing import TextIO
 
 
@@ -9,6 +10,12 @@ def say(text: str) -> None:
     """Print a line; if standard output is closed, full or gone, do without."""
     with suppress(OSError, ValueError):
         print(printable(text), flush=True)
+
+
+@cache
+def say_once(text: str) -> None:
+    """Print a line unless this process has printed it before."""
+    say(text)
 
 
 def can_print() -> bool:
