@@ -168,6 +168,7 @@ def test_a_part_of_a_word_is_not_shown_as_a_word(browser, bundled_page):
     sentence = browser["why-title"].text
     assert sentence.startswith("“…") and f" in “{word}” had a chance of " in sentence
     assert browser.all(".alternative .name")[0].text.startswith("“…")
+    assert browser["why-parts"].text == "“…” stands for the beginning of the word."
 
 
 def test_another_word_can_be_taken_and_the_story_goes_on_from_there(browser, bundled_page):

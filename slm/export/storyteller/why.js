@@ -64,6 +64,7 @@ function showWhy(number) {
       alternative(id, probability, tokenName(id, before), id === token.id),
     ),
   );
+  element("why-parts").hidden = !element("alternatives").textContent.includes("…");
   element("why").hidden = false;
   document.documentElement.style.scrollPaddingBottom = `${element("why").offsetHeight + 16}px`;
   span.scrollIntoView({ block: "nearest" });
