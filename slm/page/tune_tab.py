@@ -171,8 +171,8 @@ def _draw_result(job: TuningJob) -> None:
     if job.result.folder is None:
         st.error(f"It could not be saved in {place}; the terminal says why.")
         return
-    st.caption(f"It is in {place}.")
     st.button("Write with it", key="use", on_click=_use, args=(job.folder,))
+    st.caption(f"It is in {place}.")
     _draw_samples(job.samples)
 
 
@@ -182,7 +182,7 @@ def _draw_change(job: TuningJob) -> None:
     after = job.result.after["yours"].bits_per_byte
     if after < before:
         st.success(
-            "It has learnt. Those of your stories that were kept aside, which it never read, "
+            "It has learnt. Stories of yours that were kept aside, so that it never read them, "
             f"surprise it {1 - after / before:.0%} less than before."
         )
     else:
@@ -190,10 +190,7 @@ def _draw_change(job: TuningJob) -> None:
             "The stories that were kept aside surprise it no less than before: it stays as it was. "
             "More stories may help."
         )
-    st.caption(
-        f"The surprise, in bits for each byte of these stories: {before:.2f} before, {after:.2f} "
-        "now."
-    )
+    st.caption(f"Measured in bits per byte of text: {before:.2f} before, {after:.2f} now.")
 
 
 def _draw_samples(samples: list[Sample]) -> None:

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from slm.page.markdown import literal
 from slm.page.models import LoadedModel
 from slm.page.prompt_row import prompt_row
 from slm.page.sampling_controls import chosen_settings
@@ -22,9 +23,8 @@ def write_tab(chosen: LoadedModel, saved: SavedPage) -> bool:
         )
         saved.story.start()
     elif job is None:
-        st.caption(
-            "Your story will appear here. Settings and models are in the sidebar: » opens it."
-        )
+        name = literal(chosen.name)
+        st.caption(f"Here {name} will write. Settings and other models are behind » at the top.")
     else:
         show_stories(job, is_running, ["story"])
     if job is not None and not (begins or is_running):
