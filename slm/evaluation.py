@@ -8,9 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slm.hardware.memory import explain_out_of_memory
 from slm.model.transformer import Transformer, evaluating
 from slm.stories.cleaning import Stories
+from slm.stories.files import as_texts
 from slm.tokenizer.byte_pair import Tokenizer
+from slm.utils.memory import USABLE, available_memory
+from slm.utils.settings_checks import LARGEST, check_number
+
+BYTES_PER_LOGIT = 12  # float32: the logits, their order changed, and their logarithms
 
 
 @dataclass(frozen=True)
@@ -39,11 +45,14 @@ def evaluate(
 ) -> Evaluation:
     """Measure, in float32, how well a model predicts stories that it has not seen.
 
-    Of what `slm.load_stories` gives, these are the validation stories. Raises ValueError without a
-    story, or where model and tokenizer do not belong together.
+    Of what `slm.load_stories` gives, these are the validation stories. `batch_size` windows, or as
+    many of them as memory has room for, are read at once. Raises ValueError without a story, for
+    what is no text, and where model and tokenizer do not belong together.
     """
     if isinstance(stories, Stories):
         stories = stories.validation
+    if not isinstance(stories, str):  # one text is no list: `token_nats` refuses it
+        stories = as_texts(stories)
     return summarize(token_nats(model, tokenizer, stories, batch_size=batch_size), stories)
 
 
@@ -66,19 +75,30 @@ def token_nats(
     if not stories or isinstance(stories, str):
         raise ValueError("There are no stories to evaluate on: give a list of at least one.")
     model.check_vocabulary(tokenizer.vocab_size)
+    batch_size = check_number("batch_size", batch_size, whole=True, low=1)
+    batch_size = min(batch_size, _windows_that_fit(model))
     windows = _split_into_windows(tokenizer, stories, model.config.context_length)
     # Windows of about equal length stand together, so that little is computed for padding.
     by_length = sorted(range(len(windows)), key=lambda number: len(windows[number].ids))
     nats_of_window: dict[int, Tensor] = {}
-    with evaluating(model):
+    with evaluating(model), explain_out_of_memory("take a model with a shorter context"):
         for start in range(0, len(windows), batch_size):
             numbers = by_length[start : start + batch_size]
-            nats = _predict([windows[number].ids for number in numbers], model)
+            nats = _nats_of_each_id([windows[number].ids for number in numbers], model)
             nats_of_window.update(zip(numbers, nats, strict=True))
     nats_of_story: list[list[Tensor]] = [[] for _ in stories]
     for number, window in enumerate(windows):
         nats_of_story[window.story].append(nats_of_window[number])
     return [torch.cat(nats) for nats in nats_of_story]
+
+
+def _windows_that_fit(model: Transformer) -> int:
+    """How many windows of `context_length` tokens memory has room for, one at least."""
+    available = available_memory(model.device.type)
+    if available is None:
+        return LARGEST
+    logits = model.config.context_length * model.config.vocab_size * BYTES_PER_LOGIT
+    return max(int(USABLE * available // logits), 1)
 
 
 def _split_into_windows(
@@ -94,7 +114,7 @@ def _split_into_windows(
     return windows
 
 
-def _predict(windows: Sequence[Tensor], model: Transformer) -> list[Tensor]:
+def _nats_of_each_id(windows: Sequence[Tensor], model: Transformer) -> list[Tensor]:
     """The cross-entropy of each id after the first, given those before it, for each window."""
     device = model.device
     inputs = nn.utils.rnn.pad_sequence([ids[:-1] for ids in windows], batch_first=True)  # (B, T)

@@ -9,13 +9,23 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Literal, get_args
 
-from slm.utils.settings_checks import check, check_choice, split_settings
+from slm.utils.settings_checks import check, check_choice, show_value, split_settings
 
+MOST_ROWS = 1_000_000  # of one step: with more, the first step would not end in a day
+MOST_EPOCHS = 1_000_000
 BUDGETS = ("steps", "tokens", "minutes", "schedule")
 Preset = Literal["tiny", "small", "full"]
 Optimizer = Literal["muon", "adamw"]
 Precision = Literal["auto", "bfloat16", "float16", "float32"]
 Device = Literal["auto", "cuda", "mps", "cpu"]
+
+
+def _default_d_ff(d_model: int) -> int:
+    """Numbers inside of SwiGLU: 8/3 of the width, rounded up to a multiple of 32. With its three
+    matrices it then has as many weights as an MLP of two with 4 times the width (Shazeer 2020,
+    arXiv:2002.05202)."""
+    multiples = (8 * d_model + 95) // (3 * 32)  # rounded up, exactly for any whole number
+    return multiples * 32
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ class ModelConfig:
     d_ff: int | None = None  # hidden width of the MLP; None: 8/3 of d_model, in steps of 32
     rope_theta: float = 10_000.0  # base of the rotary wavelengths, in tokens
     norm_eps: float = 1e-5  # keeps RMSNorm from dividing by zero
-    tie_embeddings: bool = True  # one table both reads tokens in and scores them
+    tie_embeddings: bool = True  # whether one table reads tokens in and scores them
     dropout: float = 0.0  # share of each block's output dropped while training
 
     # Not a setting: only third-party models have it (slm/model/rope_scaling.py). As a field it
@@ -45,10 +55,11 @@ class ModelConfig:
         if self.n_kv_heads is None:
             object.__setattr__(self, "n_kv_heads", self.n_heads)
         if self.d_ff is None and isinstance(self.d_model, Integral):
-            object.__setattr__(self, "d_ff", -(-int(self.d_model) * 8 // 96) * 32)
+            object.__setattr__(self, "d_ff", _default_d_ff(int(self.d_model)))
         check(self, "vocab_size", "context_length", "n_layers", whole=True, low=1)
         check(self, "n_heads", "n_kv_heads", "d_model", "d_ff", whole=True, low=1)
-        check(self, "rope_theta", "norm_eps")
+        check(self, "rope_theta", low=1)
+        check(self, "norm_eps")
         check(self, "dropout", low=0, high=0.9)
         check_choice("tie_embeddings", self.tie_embeddings, True, False)
         if self.d_model % (2 * self.n_heads):
@@ -97,8 +108,8 @@ class TrainConfig:
         if len(given) != 1:
             names = " and ".join(given) or "none"
             raise ValueError(f"Give one of {', '.join(BUDGETS)}; given: {names}.")
-        check(self, "steps", "tokens", "batch_size", "grad_accumulation", whole=True, low=1)
-        check(self, "evaluations", "evaluation_stories", whole=True, low=1)
+        check(self, "steps", "tokens", "evaluations", "evaluation_stories", whole=True, low=1)
+        check(self, "batch_size", "grad_accumulation", whole=True, low=1, high=MOST_ROWS)
         check(self, "minutes", "learning_rate", "grad_clip")
         check(self, "warmup", "final_learning_rate", "weight_decay", "distillation", low=0, high=1)
         check(self, "seed", whole=True, low=0)
@@ -119,9 +130,8 @@ def _learning_rates(schedule: object) -> tuple[float, ...]:
     are_rates = all(0 <= rate < math.inf for rate in rates)
     if rates and are_rates and not isinstance(schedule, str | bytes | dict):
         return rates
-    raise ValueError(
-        f"schedule must hold a learning rate of 0 or more for each step, not {schedule!r:.60}."
-    )
+    given = show_value(schedule)
+    raise ValueError(f"schedule must hold a learning rate of 0 or more for each step, not {given}.")
 
 
 @dataclass(frozen=True)
@@ -144,7 +154,7 @@ class SamplingConfig:
         check(self, "max_new_tokens", "top_k", whole=True, low=1)
         check(self, "temperature", "dry_multiplier", low=0)
         check(self, "top_p", "min_p", low=0, high=1)
-        check(self, "repetition_penalty")
+        check(self, "repetition_penalty", low=0.01, high=100)  # beyond, logits overflow
         check(self, "seed", whole=True, low=0)
 
 
@@ -166,7 +176,9 @@ class FineTuneConfig:
     seed: int = 0  # of what is held out, the order and dropout
 
     def __post_init__(self):
-        check(self, "epochs", "patience", "batch_size", "lora_rank", whole=True, low=1)
+        check(self, "patience", "lora_rank", whole=True, low=1)
+        check(self, "epochs", whole=True, low=1, high=MOST_EPOCHS)
+        check(self, "batch_size", whole=True, low=1, high=MOST_ROWS)
         check(self, "seed", whole=True, low=0)
         check(self, "learning_rate")
         check(self, "held_out", high=0.5)

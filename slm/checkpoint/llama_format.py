@@ -219,8 +219,6 @@ def from_llama_config(hf_config: dict) -> ModelConfig:
         head_dim = f"its head_dim is {hf_config['head_dim']!r}"
         supported = f"hidden_size / num_attention_heads ({config.head_dim})"
         raise ValueError(f"{head_dim}, and only {supported} is supported")
-    if config.rope_theta < 1:
-        raise ValueError(f"its rope_theta is {config.rope_theta!r}, and it must be 1 or more")
     if config.context_length > MAX_CONTEXT_LENGTH:
         length = f"its max_position_embeddings is {config.context_length:,}"
         raise ValueError(f"{length}, and at most {MAX_CONTEXT_LENGTH:,} are supported")

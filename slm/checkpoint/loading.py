@@ -1,11 +1,15 @@
 """Loading a model from a folder: one of this package's, or any small Llama."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from slm.checkpoint.hub import fetch_model
 from slm.checkpoint.llama_format import from_llama_config
 from slm.checkpoint.weights import StoredWeights, existing_file, load_tensors, weight_files
+from slm.hardware.memory import explain_out_of_memory
+from slm.model.size import check_memory
 from slm.model.transformer import Transformer
 from slm.quantization.matrix import quantize
 from slm.settings import ModelConfig
@@ -24,25 +28,36 @@ def load_model(folder_or_name: str | Path) -> tuple[Transformer, Tokenizer]:
     refused.
 
     Raises FileNotFoundError where there is no model, ConnectionError where the hub cannot be
-    reached, and ValueError, with the reason, for a model that is damaged or of another kind.
+    reached, and ValueError, with the reason, for a model that is damaged, of another kind, or
+    larger than memory.
     """
     folder = find_model(folder_or_name)
-    try:
+    with _explain_damage(folder):
         hf_config = read_json(folder / "config.json")
         config = from_llama_config(hf_config)
         quantization = _quantization(hf_config)
         stored = StoredWeights(weight_files(folder))
         stored.check(config, quantization)
+    check_memory(config)  # a model that is too large is not damaged
+    advice = "close other programs, or take a smaller model"
+    with explain_out_of_memory(advice), _explain_damage(folder):
         model = _build(config, quantization)
         load_tensors(model, stored.load())
         tokenizer = load_saved_tokenizer(folder, hf_config)
         model.check_vocabulary(tokenizer.vocab_size)
-    except ValueError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"The model in {folder} is damaged or of another kind: {reason}") from None
     # peft stores this in a LoRA adapter, as the name of the model that it belongs to.
     model.name_or_path = str(folder_or_name if _is_hub_name(folder_or_name) else folder.resolve())
     return model.eval(), tokenizer
+
+
+@contextmanager
+def _explain_damage(folder: Path) -> Iterator[None]:
+    """Let a ValueError say which model is damaged, in one sentence."""
+    try:
+        yield
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"The model in {folder} is damaged or of another kind: {reason}") from None
 
 
 def find_model(folder_or_name: str | Path) -> Path:
@@ -52,7 +67,11 @@ def find_model(folder_or_name: str | Path) -> Path:
     unknown user, and what `fetch_model` raises.
     """
     folder = expand_home(folder_or_name)
-    if not folder.exists() and (ASSETS / folder / "config.json").exists():
+    try:
+        is_there = folder.exists()
+    except OSError as error:  # as for a name that is too long
+        raise FileNotFoundError(f"There is no model at {folder}: {error.strerror}.") from None
+    if not is_there and (ASSETS / folder / "config.json").exists():
         folder = ASSETS / folder
     elif _is_hub_name(folder):
         folder = fetch_model(folder.as_posix())

@@ -12,9 +12,10 @@ from slm.checkpoint.replacing import check_replaceable
 from slm.checkpoint.weights import check_finite
 from slm.model.transformer import Transformer
 from slm.tokenizer.byte_pair import Tokenizer
-from slm.utils.files import expand_home, write
+from slm.utils.files import expand_home, write, write_files
 from slm.utils.folder_marker import MODEL, check_kind, claim_folder
 from slm.utils.printing import say
+from slm.utils.settings_checks import show_value
 from slm.utils.write_errors import explain_write_errors
 
 
@@ -35,6 +36,9 @@ def save_model(
     another model or a training run; and OSError, in a sentence, where the folder cannot be written.
     """
     folder = expand_home(folder)
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        given = show_value(dtype)
+        raise ValueError(f"dtype must be torch.float32, torch.float16 or so, not {given}.")
     with explain_write_errors(folder):
         check_kind(folder, MODEL)
         is_replaced = check_replaceable(folder, model, tokenizer, dtype)
@@ -69,7 +73,7 @@ def save_model_as(
     weights = safetensors.torch.save(tensors, {"format": "pt"})
     with explain_write_errors(folder):
         claim_folder(folder, kind)
-        tokenizer.save(folder)
+        write_files(folder, tokenizer.files())  # not `save`: what is replaced may have another
         write(folder / "config.json", _to_json(config))
         write(folder / "generation_config.json", _to_json(generation))
         write(folder / "model.safetensors", weights)

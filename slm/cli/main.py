@@ -10,7 +10,7 @@ from difflib import get_close_matches
 import tyro
 
 from slm.cli import commands
-from slm.cli.options import with_defaults_of_preset
+from slm.cli.options import explain_unknown_option, with_defaults_of_preset
 
 COMMANDS = {
     "generate": commands.generate,
@@ -84,6 +84,10 @@ def call_with_options(name: str, options: Sequence[str]) -> None:
     """Call a command with its options. Options that are not understood end Python with exit code 2,
     `--help` with 0. Raises whatever the command raises."""
     command = COMMANDS[name]
+    unknown = explain_unknown_option(command, options)
+    if unknown:
+        print(f"slm: {unknown}", file=sys.stderr)
+        raise SystemExit(2)
     if name == "train":
         command = with_defaults_of_preset(command, options)
     tyro.cli(

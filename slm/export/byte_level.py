@@ -6,8 +6,6 @@ tokenizer.json is matched with the rules below; one that matches none would give
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from slm.tokenizer.byte_pair import Tokenizer
 
@@ -47,9 +45,7 @@ BYTE_LEVEL_RULES = {
 
 def read_tokenizer_json(tokenizer: Tokenizer) -> dict:
     """The content of the tokenizer.json that the tokenizer saves."""
-    with TemporaryDirectory() as folder:
-        tokenizer.save(folder)
-        return json.loads((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"))
+    return json.loads(tokenizer.files()["tokenizer.json"])
 
 
 def split_steps(content: dict) -> list[dict]:

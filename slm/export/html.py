@@ -11,6 +11,7 @@ import zlib
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import asdict
+from hashlib import sha256
 from html import escape
 from pathlib import Path
 
@@ -18,12 +19,14 @@ import safetensors.torch
 
 from slm.checkpoint.loading import load_model
 from slm.export.html_tokenizer import describe_tokenizer
-from slm.model.transformer import Transformer, parameter_count
+from slm.model.size import parameter_count
+from slm.model.transformer import Transformer
 from slm.quantization.matrix import quantize
 from slm.settings import ModelConfig, SamplingConfig
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.utils.files import expand_home, model_name, write
 from slm.utils.printing import say
+from slm.utils.settings_checks import check_number
 from slm.utils.write_errors import explain_write_errors
 
 PAGE_FOLDER = Path(__file__).parent / "storyteller"
@@ -49,6 +52,7 @@ def export_html(
     compute: rotary positions that are scaled, or a tokenizer of another kind than byte-level BPE.
     Raises OSError, in a sentence, where the file cannot be written.
     """
+    check_number("max_megabytes", max_megabytes)
     model, tokenizer = load_model(folder)
     _check_computable(model.config)
     _check_size(model.config, max_megabytes)
@@ -115,11 +119,16 @@ def _summary(file: Path, sizes: dict[int, float]) -> str:
 
 def _assemble(model: Transformer, tokenizer: Tokenizer, name: str, title: str) -> bytes:
     """The whole page: index.html with everything else put into its places."""
+    tokenizer_json = _script_json(describe_tokenizer(tokenizer))
+    weights = _packed_weights(model)
+    # Under this name a browser stores the stories: their ids mean nothing to another model.
+    fingerprint = sha256((tokenizer_json + weights).encode("utf-8", "replace")).hexdigest()[:16]
+    settings = _settings(model, name) | {"fingerprint": fingerprint}
     contents = {
         "title": escape(title),
-        "settings": _script_json(_settings(model, name)),
-        "tokenizer": _script_json(describe_tokenizer(tokenizer)),
-        "weights": _packed_weights(model),
+        "settings": _script_json(settings),
+        "tokenizer": tokenizer_json,
+        "weights": weights,
     }
 
     def content(placeholder: re.Match) -> str:

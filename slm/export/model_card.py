@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from slm.checkpoint.loading import find_model, load_model
-from slm.model.transformer import parameter_count
+from slm.model.size import parameter_count
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.utils.files import write
 from slm.utils.write_errors import explain_write_errors

@@ -14,8 +14,15 @@ def add_lora(model: Transformer, config: FineTuneConfig) -> tuple[nn.Module, Opt
     """Put LoRA's matrices beside those of the blocks.
 
     Returns peft's model around `model`, and an optimizer of the small matrices alone. Raises
-    ImportError, which says how to install it, where the library peft is missing.
+    ImportError, which says how to install it, where the library peft is missing, and ValueError for
+    small matrices that would be larger than the model's.
     """
+    width = model.config.d_model
+    if config.lora_rank > width:
+        raise ValueError(
+            f"lora_rank is {config.lora_rank:,}, and the model's matrices have {width:,} columns: "
+            "give a few, as 8."
+        )
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from slm.hardware.threads import threads_for_step
 from slm.model.kv_cache import KVCache
-from slm.model.transformer import Block, Transformer, evaluating, parameter_count
+from slm.model.size import parameter_count
+from slm.model.transformer import Block, Transformer, evaluating
 from slm.quantization.matrix import QuantizedMatrix
 
 Product = Callable[[Tensor], Tensor]  # (B, columns) to (B, rows)

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from numbers import Integral
 
 from slm.generation.decoder import IncrementalDecoder
 from slm.generation.sampling import choose_ids, ids_to_penalize, new_generator
-from slm.hardware.memory import USABLE, available_memory
 from slm.model.kv_cache import KVCache
 from slm.model.transformer import Transformer
 from slm.settings import SamplingConfig
 from slm.tokenizer.byte_pair import Tokenizer
-from slm.utils.settings_checks import split_settings
+from slm.utils.memory import USABLE, available_memory
+from slm.utils.settings_checks import check_number, show_value, split_settings
 
 
 def generate_ids(
@@ -133,18 +132,16 @@ def generate(
     Raises ValueError for an invalid setting, or where the memory is too small for all stories.
     """
     sampling = _sampling_config(settings)
-    is_whole = isinstance(n, Integral) and not isinstance(n, bool)
-    if n is not None and (not is_whole or n < 1):
-        raise ValueError(f"n must be a whole number from 1 up, not {n!r}.")
+    n_each = 1 if n is None else check_number("n", n, whole=True, low=1)
     one_prompt = isinstance(prompt, str)
     prompts = [prompt] if one_prompt else prompt
     prompt_ids = _encode_prompts(model, tokenizer, prompts)
-    n_each = 1 if n is None else int(n)
     steps = generate_ids(IncrementalDecoder(model), prompt_ids, sampling, tokenizer.end_ids, n_each)
     rows = zip(*steps, strict=True)  # from ids step by step to ids row by row
-    beginnings = [(text, ids) for text, ids in zip(prompts, prompt_ids) for _ in range(n_each)]
     stories = []
-    for (text, ids), row in zip(beginnings, rows, strict=True):
+    for number, row in enumerate(rows):
+        text = prompts[number // n_each]
+        ids = prompt_ids[number // n_each]
         new_ids = before_end(row, tokenizer.eot_id)
         # Decoded after the prompt: with some tokenizers that decides about a space between.
         stories.append(text + "".join(tokenizer.decode_stream(new_ids, before=ids[1:])))
@@ -161,10 +158,14 @@ def _encode_prompts(
 ) -> list[list[int]]:
     """The ids of each prompt, after the token that begins every story in training."""
     if not isinstance(prompts, list | tuple):
-        raise ValueError(f"The prompt must be a text, or a list of texts, not {prompts!r}.")
+        raise ValueError(
+            f"The prompt must be a text, or a list of texts, not {show_value(prompts)}."
+        )
     for prompt in prompts:
         if not isinstance(prompt, str):
-            raise ValueError(f"The prompt must be a text, not {prompt!r}; an empty one is welcome.")
+            raise ValueError(
+                f"The prompt must be a text, not {show_value(prompt)}; an empty one is welcome."
+            )
     if not prompts:
         raise ValueError("There is no prompt: give at least one text, which may be empty.")
     model.check_vocabulary(tokenizer.vocab_size)

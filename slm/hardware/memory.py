@@ -4,14 +4,12 @@ import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 
-import psutil
 import torch
 
-from slm.model.transformer import parameter_count
+from slm.model.size import advise_size, parameter_count
 from slm.settings import ModelConfig, TrainConfig
+from slm.utils.memory import USABLE, available_memory
 
 # Options of mallopt(3), in glibc's malloc.h
 M_TRIM_THRESHOLD = -1
@@ -19,9 +17,8 @@ M_TOP_PAD = -2
 M_MMAP_MAX = -4
 M_ARENA_MAX = -8
 
-USABLE = 0.8  # share of the available memory that a step is planned for: estimates are rough
 BYTES_PER_WEIGHT = 16  # the weight, its gradient, and up to two numbers of the optimizer's
-SIZES = ("context_length", "n_layers", "d_model")  # settings that may be too large for the memory
+SIZES = ("context_length", "n_layers", "d_ff", "d_model")  # not vocab_size: it is the tokenizer's
 
 
 def keep_freed_memory() -> None:
@@ -38,36 +35,6 @@ def keep_freed_memory() -> None:
     mallopt(M_TOP_PAD, 2**28)
     mallopt(M_MMAP_MAX, 0)
     mallopt(M_ARENA_MAX, 1)
-
-
-def available_memory(device: str = "cpu") -> int | None:
-    """Bytes that this process may still take on a device; None where PyTorch does not say (MPS)."""
-    if device == "cuda":
-        return torch.cuda.mem_get_info()[0]
-    if device != "cpu":
-        return None
-    available = psutil.virtual_memory().available
-    in_container = _container_memory()
-    return available if in_container is None else min(available, in_container)
-
-
-def _container_memory() -> int | None:
-    """Bytes that a container's limit leaves, which psutil does not know; None without a limit.
-
-    On Linux, the limit is in control groups, version 2 or 1.
-    """
-    groups = Path("/sys/fs/cgroup")
-    for limit, usage in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        try:
-            allowed = int((groups / limit).read_text(encoding="ascii"))
-            used = int((groups / usage).read_text(encoding="ascii"))
-            return allowed - used
-        except (OSError, ValueError):  # there is none, or "max"
-            continue
-    return None
 
 
 def fixed_bytes(model: ModelConfig) -> int:
@@ -119,34 +86,11 @@ def _fits(config: TrainConfig, model: ModelConfig, device: str, available: int) 
 def _too_large(config: TrainConfig, model: ModelConfig, device: str, available: int) -> str:
     """A sentence: what the settings need, what there is, and the largest setting that fits."""
     needed = fixed_bytes(model) + bytes_per_row(config, model, device)
-    advice = "choose a smaller model"
-    for name in SIZES:
-        largest = _largest_that_fits(name, config, model, device, available)
-        if largest:
-            advice = f"set {name} to at most {largest:,}"
-            break
+    advice = advise_size(SIZES, model, lambda smaller: _fits(config, smaller, device, available))
     return (
         f"Training this model needs at least {needed / 1e9:,.1f} GB of memory, "
         f"and {available / 1e9:,.1f} are free: {advice}."
     )
-
-
-def _largest_that_fits(
-    name: str, config: TrainConfig, model: ModelConfig, device: str, available: int
-) -> int:
-    """The largest value of a setting with which one row fits; 0 if there is none."""
-    unit = 2 * model.n_heads if name == "d_model" else 1
-    low, high = 0, getattr(model, name) // unit
-    while low < high:  # bisect between what fits and what does not
-        middle = (low + high + 1) // 2
-        smaller = {name: middle * unit}
-        if name == "d_model":
-            smaller["d_ff"] = None
-        if _fits(config, replace(model, **smaller), device, available):
-            low = middle
-        else:
-            high = middle - 1
-    return low * unit
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The transformer and its key-value cache."""
 
 from slm.model.kv_cache import KVCache
+from slm.model.size import parameter_count
 from slm.model.transformer import (
     MLP,
     Attention,
@@ -9,7 +10,6 @@ from slm.model.transformer import (
     Transformer,
     attend,
     evaluating,
-    parameter_count,
     rotary_tables,
     rotate,
 )

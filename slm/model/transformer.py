@@ -13,7 +13,7 @@ A row is one story, or in training several, one after another (see slm/batches.p
 
 The same architecture is described in three more places, and a change here must be repeated there:
 slm/generation/decoder.py (the same arithmetic, faster, one token at a time; a test compares both),
-slm/checkpoint/llama_format.py (names and shapes of the tensors) and `parameter_count` below.
+slm/checkpoint/llama_format.py (names and shapes of the tensors) and slm/model/size.py.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slm.model.kv_cache import KVCache
+from slm.model.size import check_memory
 from slm.settings import ModelConfig
+from slm.utils.settings_checks import check_number
 
 
 def rotary_tables(config: ModelConfig) -> Tensor:
@@ -33,8 +35,8 @@ def rotary_tables(config: ModelConfig) -> Tensor:
     Pair i of a head's numbers turns by theta^(-2i/D) radians per token, so that the angle between a
     query and a key depends on their distance alone.
     """
-    pairs = torch.arange(0, config.head_dim, 2) / config.head_dim  # (D/2,)
-    frequencies = config.rope_theta**-pairs  # (D/2,)
+    exponents = torch.arange(0, config.head_dim, 2) / config.head_dim  # (D/2,): 2i/D of pair i
+    frequencies = config.rope_theta**-exponents  # (D/2,)
     if config.rope_scaling is not None:
         frequencies = config.rope_scaling.scale(frequencies)
     positions = torch.arange(config.context_length)  # (T,)
@@ -230,10 +232,16 @@ class Backbone(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The whole model, its weights drawn by `seed`: `model(ids)` scores which token comes next."""
+    """The whole model, its weights drawn by `seed`: `model(ids)` scores which token comes next.
+
+    Raises ValueError for a `seed` below 0, and, naming the largest setting that fits, for a model
+    that memory cannot hold.
+    """
 
     def __init__(self, config: ModelConfig, seed: int = 0):
         super().__init__()
+        check_number("seed", seed, whole=True, low=0)
+        check_memory(config)
         self.config = config
         # PyTorch fills new layers from its global generator, whose state must not change here; the
         # values are overwritten below.
@@ -281,17 +289,6 @@ class Transformer(nn.Module):
         if vocab_size != self.config.vocab_size:
             sizes = f"{self.config.vocab_size:,} tokens and the tokenizer {vocab_size:,}"
             raise ValueError(f"The model knows {sizes}: use the one it was trained with.")
-
-
-def parameter_count(config: ModelConfig) -> int:
-    """How many weights a transformer with these settings has, computed without building it."""
-    attention = 2 * config.d_model * (config.n_heads + config.n_kv_heads) * config.head_dim
-    mlp = 3 * config.d_model * config.d_ff
-    norms = 2 * config.d_model
-    final_norm = config.d_model
-    tables = 1 if config.tie_embeddings else 2
-    embeddings = tables * config.vocab_size * config.d_model
-    return embeddings + config.n_layers * (attention + mlp + norms) + final_norm
 
 
 @contextmanager

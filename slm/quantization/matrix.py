@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from slm.model.transformer import Transformer
 from slm.quantization.fused import BlockwiseProduct, DequantizedProduct
 from slm.quantization.rounding import dequantize, pack_nibbles, quantize_matrix
-from slm.utils.settings_checks import check_choice
+from slm.utils.settings_checks import check_choice, check_number
 
 
 class QuantizedMatrix(nn.Module):
@@ -68,13 +68,16 @@ def quantize(model: Transformer, bits: int = 8, group_size: int | None = None) -
 
     Raises ValueError for other bits, or a group size that does not divide the matrices' columns.
     """
+    bits = check_number("bits", bits, whole=True)  # NumPy's numbers too
     check_choice("bits", bits, 8, 4)
-    if group_size is None and bits == 4:
+    if group_size is not None:
+        group_size = check_number("group_size", group_size, whole=True, low=1)
+    elif bits == 4:
         group_size = 32
     config = model.config
     if group_size and (config.d_model % group_size or config.d_ff % group_size):
         widths = f"d_model ({config.d_model}) and d_ff ({config.d_ff})"
-        raise ValueError(f"group_size must divide {widths}, not be {group_size!r}.")
+        raise ValueError(f"group_size must divide {widths}, not be {group_size:,}.")
     small = copy.deepcopy(model).cpu().eval()
     with torch.no_grad():
         for block in small.model.layers:

@@ -111,8 +111,11 @@ class Batcher:
                     self._fail(self._scheduler.running, error)
 
     def _admit(self) -> None:
-        """Let sequences join the batch whose turn it is, but only so many as leave time to those
-        that are in it: however many wait, their prompts are read between many decode steps."""
+        """Let sequences join the batch whose turn it is. An empty batch is filled at once, which
+        delays nobody. Otherwise only so many join as leave time to those that are in it: however
+        many wait, their prompts are read between many decode steps."""
+        if not self._scheduler.running:
+            self._fill_batch()
         while not self._scheduler.running or self._prompt_tokens < PROMPT_TOKENS_PER_STEP:
             newcomer = self._next_to_join()
             if newcomer is None:
@@ -121,6 +124,13 @@ class Batcher:
                 self._prompt_tokens += min(len(newcomer.ids), self._runner.context_length)
             self._join(newcomer)
         self._joining = None
+
+    def _fill_batch(self) -> None:
+        for _ in range(self._scheduler.max_running):
+            newcomer = self._next_to_join()
+            if newcomer is None:
+                break
+            self._join(newcomer)
 
     def _wait_for_work(self) -> bool:
         """Sleep until there is something to write. False: this is closing and all is done."""

@@ -13,6 +13,7 @@ from slm.serving.api import create_app
 from slm.serving.connections import ClientConnection
 from slm.settings import ServerLimits
 from slm.tokenizer.byte_pair import Tokenizer
+from slm.utils.settings_checks import LARGEST_PORT, check_number, show_value
 
 # The thread that decodes gives Python's lock away at every operation of PyTorch's, and would wait
 # for it up to 5 ms each time while the event loop is at work: hundreds of milliseconds per token.
@@ -55,10 +56,17 @@ def server_config(app, limits: ServerLimits) -> uvicorn.Config:
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that takes connections at a port; 0: any that is free. Raises OSError, with the
-    mend, where the port is taken or the host is not this computer's."""
+    mend, where the port is taken or the host is not this computer's; ValueError for what is no
+    host or no port."""
+    no_host = ValueError(f"{show_value(host)} is no host: give an address, as 127.0.0.1.")
+    if not isinstance(host, str) or not host:  # an empty one would be all addresses there are
+        raise no_host
+    check_number("port", port, whole=True, low=0, high=LARGEST_PORT)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=WAITING_CONNECTIONS)
+    except (TypeError, UnicodeError):  # characters that no host's name has
+        raise no_host from None
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
         message = f"Port {port} of {host} cannot be used ({reason}): choose another one."

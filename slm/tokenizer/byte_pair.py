@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import tiktoken
 
-from slm.utils.files import ASSETS, expand_home, write
+from slm.tokenizer.saving import save_tokenizer
+from slm.utils.files import ASSETS, check_path
 
 END_OF_TEXT = "<|endoftext|>"
 # The same splits as GPT-2's own pattern, in the faster form that tiktoken uses.
@@ -85,11 +86,7 @@ class Tokenizer:
                 pass  # a lone surrogate, which only `encode` can replace
             else:
                 return ids.astype(self.dtype)
-        ids = []
-        for text in texts:
-            ids.extend(self.encode(text))
-            ids.append(self.eot_id)
-        return np.array(ids, self.dtype)
+        return encode_each(self, texts)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of all `ids`: `eot_id` gives "<|endoftext|>", a cut-off character gives U+FFFD."""
@@ -124,8 +121,15 @@ class Tokenizer:
             yield self._tokens[token_id]
 
     def save(self, folder: str | Path) -> None:
-        """Write the two files that `load_tokenizer(folder)` and Hugging Face's libraries read."""
-        folder = expand_home(folder)
+        """Write the two files that `load_tokenizer(folder)` and Hugging Face's libraries read.
+
+        Raises ValueError where the folder holds a model with another tokenizer, and OSError, in a
+        sentence, where it cannot be written.
+        """
+        save_tokenizer(folder, self.files())
+
+    def files(self) -> dict[str, bytes]:
+        """The content of the files that `save` writes, by name."""
         # All that does not depend on the vocabulary stays as it is in the bundled tokenizer.
         content = json.loads((_BUNDLED / "tokenizer.json").read_bytes())
         content["added_tokens"][0]["id"] = self.eot_id
@@ -133,9 +137,19 @@ class Tokenizer:
         content["model"]["vocab"] = vocab
         content["model"]["merges"] = _merges(self._ranks)
         text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
-        write(folder / "tokenizer.json", text.encode())
-        config = (_BUNDLED / "tokenizer_config.json").read_bytes()
-        write(folder / "tokenizer_config.json", config)
+        return {
+            "tokenizer.json": text.encode(),
+            "tokenizer_config.json": (_BUNDLED / "tokenizer_config.json").read_bytes(),
+        }
+
+
+def encode_each(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
+    """The ids of texts, each encoded by itself and with `eot_id` after it, as one array."""
+    ids = []
+    for text in texts:
+        ids.extend(tokenizer.encode(text))
+        ids.append(tokenizer.eot_id)
+    return np.array(ids, tokenizer.dtype)
 
 
 def load_tokenizer(name_or_path: str | Path = "stories") -> Tokenizer:
@@ -146,6 +160,7 @@ def load_tokenizer(name_or_path: str | Path = "stories") -> Tokenizer:
     """
     if name_or_path == "gpt2":
         return _load_gpt2()
+    check_path(name_or_path)
     hint = "use 'stories', 'gpt2', or a folder that Tokenizer.save wrote"
     path = _BUNDLED if name_or_path == "stories" else Path(name_or_path)
     if path.suffix != ".json":

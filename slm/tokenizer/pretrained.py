@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from slm.tokenizer.byte_pair import unicode_to_bytes
+from slm.tokenizer.byte_pair import encode_each, unicode_to_bytes
 from slm.tokenizer.detokenizer import REPLACEMENT_CHARACTER, IncrementalDetokenizer
-from slm.utils.files import expand_home, write
+from slm.tokenizer.saving import save_tokenizer
+from slm.utils.files import expand_home
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 MAX_BYTES = 200_000_000  # of tokenizer.json: the largest known ones have a fifth of it
@@ -30,7 +31,7 @@ class PretrainedTokenizer:
     """
 
     def __init__(self, folder: str | Path):
-        folder = Path(folder)
+        folder = expand_home(folder)
         self.name = folder.absolute().name
         self._files = _read_files(folder)
         self._inner = _parse(self._files["tokenizer.json"], folder)
@@ -65,11 +66,7 @@ class PretrainedTokenizer:
 
     def encode_many(self, texts: Sequence[str]) -> np.ndarray:
         """What `encode` gives for each of `texts`, with `eot_id` after it, as one array."""
-        ids = []
-        for text in texts:
-            ids.extend(self.encode(text))
-            ids.append(self.eot_id)
-        return np.array(ids, self.dtype)
+        return encode_each(self, texts)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of all `ids`, special tokens included, as `decode` of transformers gives it.
@@ -133,12 +130,17 @@ class PretrainedTokenizer:
         """Write the files that it was loaded from.
 
         Where tokenizer_config.json lacks what transformers needs to generate several texts at once,
-        it is added: a token for padding, and which inputs the model takes.
+        it is added: a token for padding, and which inputs the model takes. Raises ValueError where
+        the folder holds a model with another tokenizer.
         """
-        for name, content in self._files.items():
-            if name == "tokenizer_config.json":
-                content = self._completed(content)
-            write(expand_home(folder) / name, content)
+        save_tokenizer(folder, self.files())
+
+    def files(self) -> dict[str, bytes]:
+        """The content of the files that `save` writes, by name."""
+        files = dict(self._files)
+        if "tokenizer_config.json" in files:
+            files["tokenizer_config.json"] = self._completed(files["tokenizer_config.json"])
+        return files
 
     def _completed(self, content: bytes) -> bytes:
         """tokenizer_config.json with a token for padding that is a row of the model's table."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from slm.stories.cleaning import Stories
 from slm.stories.files import as_texts
 from slm.tokenizer.byte_pair import Tokenizer, unicode_to_bytes
+from slm.utils.settings_checks import show_value
 
 FEWEST_TOKENS = 257  # the 256 bytes and end-of-text
 MOST_TOKENS = 1_000_000
@@ -28,9 +29,10 @@ def train_tokenizer(
 
     whole = isinstance(vocab_size, Integral) and not isinstance(vocab_size, bool)
     if not whole or not FEWEST_TOKENS <= vocab_size <= MOST_TOKENS:
+        given = show_value(vocab_size)
         raise ValueError(
-            f"vocab_size is {vocab_size}: give at least {FEWEST_TOKENS} (256 bytes, end of text) "
-            f"and at most {MOST_TOKENS:,}, a whole number."
+            f"vocab_size is {given}: give at least {FEWEST_TOKENS} (256 bytes, end of text) and at "
+            f"most {MOST_TOKENS:,}, a whole number."
         )
     if isinstance(stories, Stories):
         texts = stories.train

@@ -7,7 +7,7 @@ from slm.stories.cleaning import Stories
 from slm.tokenizer.byte_pair import Tokenizer, load_tokenizer
 
 # What training needs a tokenizer to have; those of other models have it too.
-TOKENIZER_PARTS = ("vocab_size", "bos_id", "eot_id", "dtype", "digest", "encode_many", "save")
+TOKENIZER_PARTS = ("vocab_size", "bos_id", "eot_id", "dtype", "digest", "encode_many", "files")
 
 
 def check_stories(stories: Stories) -> None:

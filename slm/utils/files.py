@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from slm.utils.locks import is_same_file, try_lock
+from slm.utils.settings_checks import show_value
 
 ASSETS = Path(__file__).parent.parent / "assets"  # what comes with the package
 A_MINUTE = 60  # seconds
@@ -34,13 +35,35 @@ def cache_folder() -> Path:
 def expand_home(path: str | Path) -> Path:
     """The path with its `~` or `~user` replaced by that user's home folder.
 
-    Raises ValueError where there is no such user or home folder.
+    Raises ValueError where there is no such user or home folder, and for what is no path.
     """
+    check_path(path)
     try:
         return Path(path).expanduser()
     except RuntimeError:
         raise ValueError(
             f"{path} cannot be found: there is no such home folder; write the path in full."
+        ) from None
+
+
+def check_path(path: object) -> None:
+    """Raise ValueError, in a sentence, for anything that names no file or folder."""
+    is_path = isinstance(path, str | os.PathLike) and isinstance(os.fspath(path), str)
+    if not is_path:
+        kind = type(path).__name__
+        raise ValueError(
+            f"{show_value(path)} ({kind}) names no file or folder: give a text or a pathlib.Path."
+        )
+    text = os.fspath(path)
+    if not text:
+        raise ValueError("An empty text names no file or folder: give a name.")
+    if "\0" in text:
+        raise ValueError(f"{show_value(text)} names no file or folder: take out its zero byte.")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{show_value(text)} names no file or folder: take out its half character."
         ) from None
 
 
@@ -76,6 +99,12 @@ def write(path: Path, content: bytes | memoryview | Iterable[bytes]) -> None:
         if error.errno is None:  # of the content, not of the file
             raise
         raise type(error)(error.errno, error.strerror, str(path)) from None
+
+
+def write_files(folder: Path, contents: dict[str, bytes]) -> None:
+    """Write files into a folder, each whole or not at all; `contents` by their names."""
+    for name, content in contents.items():
+        write(folder / name, content)
 
 
 def _open_part(path: Path) -> tuple[Path, IO[bytes]]:

@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import suppress
+from functools import cache
 from typing import TextIO
 
 
@@ -11,13 +12,27 @@ def say(text: str) -> None:
         print(printable(text), flush=True)
 
 
-def can_print() -> bool:
-    """Whether standard output is there and open."""
-    try:
-        sys.stdout.flush()
-    except (AttributeError, OSError, ValueError):  # none, as under pythonw; gone; closed
-        return False
-    return True
+@cache
+def say_once(text: str) -> None:
+    """Print a line unless this process has printed it before."""
+    say(text)
+
+
+class BarOutput:
+    """Standard output for a progress bar, which goes on where nothing can be written to it."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(sys.stdout, name)  # encoding, fileno: how a bar can be drawn
+
+    def write(self, text: str) -> None:
+        """Write the text, unless standard output is closed, full or gone."""
+        with suppress(AttributeError, OSError, ValueError):
+            sys.stdout.write(text)
+
+    def flush(self) -> None:
+        """Flush what was written, unless standard output is closed, full or gone."""
+        with suppress(AttributeError, OSError, ValueError):
+            sys.stdout.flush()
 
 
 def printable(text: str, stream: TextIO | None = None) -> str:

@@ -14,6 +14,7 @@ from slm.generation.text_generation import generate
 from slm.settings import SamplingConfig
 from slm.tokenizer.byte_pair import Tokenizer, load_tokenizer
 from slm.tokenizer.training import train_tokenizer
+from slm.utils.files import write_files
 
 SHAPES = [
     {},
@@ -246,9 +247,18 @@ def test_weights_of_another_model_are_refused(folder):
 
 
 def test_a_folder_with_the_tokenizer_of_another_model_is_refused(folder):
-    train_tokenizer(["a cat"], 270).save(folder)
+    write_files(folder, train_tokenizer(["a cat"], 270).files())
     with pytest.raises(ValueError, match="tokenizer"):
         load_model(folder)
+
+
+@pytest.mark.parametrize("dtype", ["float16", None, 16, torch.int8])
+def test_only_a_number_format_of_weights_is_taken(random_model, tokenizer, tmp_path, dtype):
+    with pytest.raises(
+        ValueError, match=r"^dtype must be torch\.float32, torch\.float16 or so, not"
+    ):
+        save_model(tmp_path / "mine", random_model(), tokenizer, dtype)
+    assert not (tmp_path / "mine").exists()
 
 
 def test_a_damaged_tokenizer_is_refused(folder):

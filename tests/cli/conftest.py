@@ -18,3 +18,19 @@ def model(stories, random_model, tokenizer) -> str:
     """A folder with a small model, beside the file of stories."""
     slm.save_model("model", random_model(), tokenizer)
     return "model"
+
+
+@pytest.fixture
+def served(model, monkeypatch):
+    """What `slm serve` would serve: the application, and the address where it listens."""
+    uvicorn = pytest.importorskip("uvicorn")
+    pytest.importorskip("fastapi_offline")
+    calls = []
+
+    def run(server, sockets):
+        [listener] = sockets
+        calls.append((server.config.app, listener.getsockname()))
+        listener.close()
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    return calls

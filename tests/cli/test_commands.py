@@ -123,22 +123,6 @@ def test_export_goes_by_the_ending(options, called, capsys, monkeypatch):
     assert "the place" in capsys.readouterr().out
 
 
-@pytest.fixture
-def served(model, monkeypatch):
-    """What `slm serve` would serve: the application, and the address where it listens."""
-    uvicorn = pytest.importorskip("uvicorn")
-    pytest.importorskip("fastapi_offline")
-    calls = []
-
-    def run(server, sockets):
-        [listener] = sockets
-        calls.append((server.config.app, listener.getsockname()))
-        listener.close()
-
-    monkeypatch.setattr(uvicorn.Server, "run", run)
-    return calls
-
-
 def test_serve_serves_the_model_with_the_limits_given(model, served, capsys):
     testclient = pytest.importorskip("starlette.testclient")
     assert main(f"serve {model} --port 0 --max-tokens 7".split()) == 0  # 0: any port that is free

@@ -9,7 +9,8 @@ from torch.distributed.run import get_args_parser
 
 import slm
 from slm.cli.commands import train
-from slm.cli.main import main
+from slm.cli.main import COMMANDS, main
+from slm.cli.options import explain_unknown_option
 from slm.settings import PRESETS, FineTuneConfig, ModelConfig, Preset, SamplingConfig, TrainConfig
 
 README = Path(slm.__file__).parents[1] / "README.md"
@@ -103,6 +104,22 @@ def test_every_field_of_the_configurations_is_an_option_with_its_help(command, c
         assert re.search(" [a-z]{3}", help), option
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_a_command_has_its_help_and_its_default(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = capsys.readouterr().out
+    _, *options = re.split(r"^\W*(?=--[a-z])", shown, flags=re.MULTILINE)
+    assert len(options) >= 2
+    for option in options:
+        found = re.match(
+            r"\S+ (?P<help>.*?)\((default:\s.+?|required|repeatable)\)", option, re.DOTALL
+        )
+        assert found, option
+        words = re.findall(r"(?<![-\w{,])[a-zA-Z]*[a-z]{2,}", found["help"])  # no choices
+        assert len(words) >= 3, option
+
+
 def test_help_shows_examples_choices_and_the_defaults_of_the_preset(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--preset", "full", "--help"])
@@ -173,3 +190,69 @@ def test_torchrun_takes_no_option_of_train_for_one_of_its_own(capsys):
     for option in options:
         theirs = get_args_parser().parse_args(["--nproc-per-node=2", "-m", "slm", "train", option])
         assert theirs.training_script_args == ["train", option]
+
+
+# Options by other names
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("train --lr 3", "--learning-rate"),
+        ("train --lr=3", "--learning-rate"),
+        ("train --epochs 3", "--steps"),
+        ("train --bs 3", "--batch-size"),
+        ("train --layers 3", "--n-layers"),
+        ("train --block_size 3", "--context-length"),
+        ("train --output-dir x", "--folder"),
+        ("train --wd 0", "--weight-decay"),
+        ("train --learning-rat 3", "--learning-rate"),
+        ("generate --temp 0", "--temperature"),
+        ("generate --max-tokens 5", "--max-new-tokens"),
+        ("generate --num-return-sequences 5", "--n"),
+        ("generate --checkpoint x", "--model"),
+        ("finetune mine.txt --folder x --lr 3", "--learning-rate"),
+        ("finetune mine.txt --output x", "--folder"),
+        ("finetune mine.txt --folder x --num-epochs 3", "--epochs"),
+        ("finetune mine.txt --folder x --rank 3", "--lora-rank"),
+        ("export a b.gguf --outtype f16", "--type"),
+    ],
+)
+def test_an_option_of_other_programs_gets_ours_suggested(words, meant, capsys):
+    with pytest.raises(SystemExit) as refused:
+        main(words.split())
+    assert refused.value.code == 2
+    option = next(word for word in words.split() if word.startswith("--") and word != "--folder")
+    option = option.partition("=")[0]
+    printed = capsys.readouterr()
+    assert printed.err == f"slm: There is no option {option}: did you mean {meant}?\n"
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("generate --prompt Once", "prompt"),
+        ("evaluate --model runs/mine", "model"),
+        ("finetune --stories mine.txt --folder x", "stories"),
+        ("export stories --output x.gguf", "to"),
+        ("quantize --model runs/mine small", "model"),
+    ],
+)
+def test_what_is_given_without_a_name_is_said_where_it_has_one(words, name, capsys):
+    with pytest.raises(SystemExit) as refused:
+        main(words.split())
+    assert refused.value.code == 2
+    assert f"give the {name} without a name before it.\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "app"])
+def test_no_option_that_there_is_is_taken_for_another(name, capsys):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    options = set(re.findall(r"--[a-z][a-z0-9-]*[a-z0-9]|--n\b", capsys.readouterr().out))
+    assert len(options) > 2
+    for option in options:
+        assert explain_unknown_option(COMMANDS[name], [option]) is None
+        underscored = "--" + option.removeprefix("--").replace("-", "_")
+        assert explain_unknown_option(COMMANDS[name], [underscored]) is None

@@ -254,6 +254,16 @@ def test_the_home_folder_is_found(random_model, tokenizer, tmp_path, monkeypatch
     assert export_html(folder, "~/story.html") == tmp_path / "story.html"
 
 
+def test_stories_are_stored_under_a_name_of_their_own_for_each_model(
+    random_model, tokenizer, tmp_path
+):
+    fingerprints = []
+    for seed in (1, 1, 2):
+        folder = slm.save_model(tmp_path / str(seed), random_model(seed), tokenizer)
+        fingerprints.append(Page(export_html(folder, tmp_path / "a.html")).settings["fingerprint"])
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+
+
 def test_the_same_model_gives_the_same_file(random_model, tokenizer, tmp_path):
     folder = slm.save_model(tmp_path / "model", random_model(), tokenizer)
     first = export_html(folder, tmp_path / "a.html").read_bytes()

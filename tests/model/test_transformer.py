@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from slm.model.kv_cache import KVCache
-from slm.model.transformer import Transformer, attend, parameter_count, rotary_tables, rotate
+from slm.model.transformer import Transformer, attend, rotary_tables, rotate
 from slm.settings import ModelConfig
 from tests.reference import SHAPES, llama, same, some_ids
 
@@ -188,12 +188,6 @@ def test_a_wrong_value_is_refused_by_name(name, value):
 def test_sizes_that_do_not_fit_together_are_refused_with_the_mend(fields, mend):
     with pytest.raises(ValueError, match=mend):
         ModelConfig(**fields)
-
-
-@pytest.mark.parametrize("fields", SHAPES, ids=str)
-def test_parameters_are_counted_without_building_the_model(fields, random_model):
-    model = random_model(**fields)
-    assert parameter_count(model.config) == sum(weight.numel() for weight in model.parameters())
 
 
 def test_the_device_is_that_of_the_weights(random_model):

@@ -1,6 +1,7 @@
 """Damage the files of model folders at random, thousands of times, and load each.
 
-    python -m tests.robustness.fuzz_models --cases 3000
+    python -m tests.robustness.fuzz_models --cases 10000
+    python -m tests.robustness.fuzz_models --cases 2000 --files config.json tokenizer.json
 
 A folder that is damaged must be refused in a clean sentence, or, where what is left is a whole
 model, load and work; in bounded memory and time. The table at the end counts both, and anything
@@ -9,13 +10,16 @@ else, of which there must be none. A short form runs with the tests."""
 import argparse
 import copy
 import json
+import math
 import random
 import resource
 import shutil
 import signal
 import struct
 import tempfile
+import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +30,7 @@ from slm.settings import ModelConfig
 from slm.tokenizer.training import train_tokenizer
 from tests.pretrained import llama2_tokenizer, llama3_tokenizer, publish
 
-SECONDS = 10  # for one folder: a whole one takes a hundredth of it
+SECONDS = 10  # of computing, for one folder: a whole one takes a hundredth of it
 MEMORY = 1_500_000_000  # bytes beyond what the libraries take
 CLEAN, ACCEPTED, ELSE = "clean sentence", "rightly accepted", "anything else"
 
@@ -179,33 +183,38 @@ def try_folder(folder: Path) -> str:
     return ACCEPTED
 
 
-def damaged_copy(base: Path, file: str, seed: int, root: Path) -> Path:
-    """A folder like another, one file of it damaged."""
+def damaged_content(base: Path, file: str, seed: int) -> bytes:
+    """What a file of a whole folder becomes when it is damaged."""
     generator = random.Random(f"{base.name} {file} {seed}")
-    folder = root / "damaged"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(base, folder)
     damage = DAMAGE[file] if generator.random() < 0.7 else damage_bytes
-    content = (base / file).read_bytes()
-    (folder / file).write_bytes(damage(content, generator))
-    return folder
+    return damage((base / file).read_bytes(), generator)
 
 
-def fuzz(cases: int, root: Path) -> tuple[dict[str, Counter], list[Finding]]:
-    """Try so many folders of each file: how often each outcome came, and what must not be."""
+def fuzz(
+    cases: int, root: Path, files: Sequence[str] = tuple(DAMAGE), minutes: float = math.inf
+) -> tuple[dict[str, Counter], list[Finding]]:
+    """Try so many folders of each file: how often each outcome came, and what must not be.
+
+    After so many minutes it ends with those that were tried.
+    """
     bases = base_folders(root)
-    counts = {file: Counter() for file in DAMAGE}
+    copies = [shutil.copytree(base, root / "damaged" / base.name) for base in bases]
+    counts = {file: Counter() for file in files}
     findings = []
 
     def too_slow(signal_number, frame):
         raise TimeoutError(f"it took over {SECONDS} s")
 
-    old_handler = signal.signal(signal.SIGALRM, too_slow)
-    for file, counter in counts.items():
-        for seed in range(cases):
-            base = bases[seed % len(bases)]
-            folder = damaged_copy(base, file, seed, root)
-            signal.alarm(SECONDS)
+    old_handler = signal.signal(signal.SIGPROF, too_slow)
+    end = time.monotonic() + 60 * minutes
+    for seed in range(cases):
+        if time.monotonic() > end:
+            break
+        base = bases[seed % len(bases)]
+        folder = copies[seed % len(bases)]
+        for file, counter in counts.items():
+            (folder / file).write_bytes(damaged_content(base, file, seed))
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
             try:
                 outcome = try_folder(folder)
             except BaseException as error:  # a panic of Rust's is no Exception
@@ -214,9 +223,10 @@ def fuzz(cases: int, root: Path) -> tuple[dict[str, Counter], list[Finding]]:
                 outcome = ELSE
                 findings.append(Finding(base.name, file, seed, f"{type(error).__name__}: {error}"))
             finally:
-                signal.alarm(0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
             counter[outcome] += 1
-    signal.signal(signal.SIGALRM, old_handler)
+            shutil.copyfile(base / file, folder / file)
+    signal.signal(signal.SIGPROF, old_handler)
     return counts, findings
 
 
@@ -228,17 +238,20 @@ def limit_memory() -> None:
 
 def main() -> None:
     """Print the table."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--cases", type=int, default=1000, help="damaged folders of each file")
-    cases = options.parse_args().cases
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=1000, help="damaged folders of each file")
+    parser.add_argument("--files", nargs="+", choices=DAMAGE, default=list(DAMAGE))
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which it ends")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as root:
         base_folders(Path(root) / "warm-up")  # so that all libraries are there
         limit_memory()
-        counts, findings = fuzz(cases, Path(root))
-    print(f"{'damaged':<24}{CLEAN:>18}{ACCEPTED:>18}{ELSE:>16}")
+        counts, findings = fuzz(options.cases, Path(root), options.files, options.minutes)
+    print(f"{'damaged':<24}{'files':>10}{CLEAN:>18}{ACCEPTED:>18}{ELSE:>16}")
     for file, counter in counts.items():
-        print(f"{file:<24}{counter[CLEAN]:>18}{counter[ACCEPTED]:>18}{counter[ELSE]:>16}")
+        clean, accepted, other = counter[CLEAN], counter[ACCEPTED], counter[ELSE]
+        print(f"{file:<24}{counter.total():>10}{clean:>18}{accepted:>18}{other:>16}")
     for finding in findings[:40]:
         print(finding)
 

@@ -272,4 +272,21 @@ def test_however_many_prompts_wait_those_in_the_batch_have_their_decode_steps(ba
     steps = happened.count("s")
     prompts_meanwhile = "".join(happened).rstrip("p").count("p")
     assert steps >= 39
-    assert prompts_meanwhile <= 1 + 2 * (steps + 1)  # 32 tokens each, 64 for a step
+    first_batch = 2
+    assert prompts_meanwhile <= first_batch + 2 * (steps + 1)  # 32 tokens each, 64 for a step
+
+
+def test_an_empty_batch_is_filled_before_its_first_decode_step(batcher, monkeypatch):
+    """Then those that came together are equally long, and are written together to the end."""
+    happened = []
+    made = batcher(max_batch_size=8)
+    add_row, step = made._runner.add_row, made._runner.step
+    monkeypatch.setattr(made._runner, "add_row", lambda ids: happened.append("p") or add_row(ids))
+    monkeypatch.setattr(made._runner, "step", lambda rows: happened.append("s") or step(rows))
+    made.end_ids = (-1,)
+    recorders = [Recorder() for _ in range(8)]
+    prompt = [279, *range(31)]
+    made.submit(*[sequence(prompt, recorder, max_new_tokens=3) for recorder in recorders])
+    for recorder in recorders:
+        recorder.wait()
+    assert "".join(happened) == "ppppppppss"

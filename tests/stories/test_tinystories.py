@@ -1,10 +1,11 @@
+import io
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from slm.stories.tinystories import why_unavailable
+from slm.stories.tinystories import fetch, why_unavailable
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +80,25 @@ def test_offline_by_wish(monkeypatch, name):
 def test_an_endpoint_that_is_no_address(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "huggingface")
     assert "could not reach huggingface (MissingSchema)" in why_unavailable()
+
+
+class FullDisk(io.StringIO):
+    """Where the output goes: nothing can be written any more."""
+
+    def write(self, text):
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("output", ["closed", "full"])
+def test_stories_are_fetched_also_where_the_progress_bar_cannot_be_drawn(output, monkeypatch):
+    monkeypatch.setattr("slm.stories.tinystories.why_unavailable", lambda: "")
+    monkeypatch.setattr(
+        "slm.stories.tinystories.stream", lambda split: (f"{split} {i}." for i in range(300))
+    )
+    file = FullDisk() if output == "full" else io.StringIO()
+    if output == "closed":
+        file.close()
+    monkeypatch.setattr("sys.stdout", file)
+    raw = fetch(n=20, held_out=10)
+    assert (raw.train[0], raw.validation[0]) == ("train 0.", "validation 0.")
+    assert (len(raw.train), len(raw.validation)) == (121, 110)

@@ -27,6 +27,7 @@ from slm.tokenizer.byte_pair import load_tokenizer
 from slm.tokenizer.training import train_tokenizer
 from slm.training.history import History, Run
 from slm.training.loop import train
+from slm.training.step import train_step
 
 TEXTS = practice_stories(40)
 STORIES = Stories(TEXTS[4:], TEXTS[:4], "practice", True, Cleaning(40, 0, 0, 0, 0, 40))
@@ -155,6 +156,13 @@ def test_evaluations_and_their_stories_are_of_the_model_as_it_was():
     assert len(score.text) > len("Once upon a time")
 
 
+def test_the_sample_begins_as_the_stories_do():
+    chinese = [f"从前，有一只小兔子，它的名字叫第{number}，住在森林里。" for number in range(20)]
+    stories = Stories(chinese[4:], chinese[:4], "own", False, Cleaning(20, 0, 0, 0, 0, 20))
+    history = train(stories, **TINY | {"steps": 2, "evaluations": 1}).history
+    assert history.evaluations[0].text.startswith("从前")
+
+
 def test_every_step_is_recorded():
     steps = run_tiny(steps=5).history.steps
     assert [step.step for step in steps] == [1, 2, 3, 4, 5]
@@ -215,11 +223,20 @@ def test_either_optimizer_goes_on_to_the_same_end(optimizer):
     assert_equal(run_tiny(**settings), whole)
 
 
-@pytest.mark.parametrize(("step", "kept"), [(1, 0), (5, 4), (7, 4), (8, 8)])
-def test_after_a_crash_it_goes_on_from_what_was_kept(step, kept):
+@pytest.mark.parametrize(("step", "kept"), [(1, 0), (2, 0), (5, 4), (8, 4)])
+def test_after_a_crash_within_a_step_it_goes_on_from_what_was_kept(step, kept, monkeypatch):
+    def crash_within_the_step(*given):
+        calls.append(given)
+        if len(calls) == step:
+            crash()
+        return train_step(*given)
+
+    calls = []
     whole = run_tiny(dropout=0.1, folder="whole")
-    with pytest.raises(RuntimeError, match="power cut"):
-        run_tiny(dropout=0.1, callback=at(step, crash))
+    with monkeypatch.context() as patch:
+        patch.setattr("slm.training.loop.train_step", crash_within_the_step)
+        with pytest.raises(RuntimeError, match="power cut"):
+            run_tiny(dropout=0.1)
     counts = []
     run = run_tiny(dropout=0.1, callback=lambda history: counts.append(len(history.steps)))
     assert counts == list(range(kept + 1, 9))
@@ -236,7 +253,7 @@ def test_ctrl_c_finishes_the_step_and_gives_the_signal_back(step):
 
 
 def test_a_second_ctrl_c_interrupts_at_once(monkeypatch):
-    monkeypatch.setattr("slm.training.progress.SAME_WISH", -1.0)  # seconds: it need not wait
+    monkeypatch.setattr("slm.training.progress.SAME_SIGNAL_SECONDS", -1.0)  # it need not wait
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         run_tiny(callback=at(5, lambda: (stop(), stop())))

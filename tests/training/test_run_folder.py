@@ -25,6 +25,7 @@ from slm.training.history import Run
 from slm.training.loop import train
 from slm.training.progress import stop_after_step
 from slm.training.run_folder import RunFolder, SaveError
+from slm.training.step import train_step
 
 ROOT = Path(slm.__file__).parents[1]
 TEXTS = practice_stories(40)
@@ -154,14 +155,16 @@ def test_a_finished_run_whose_other_files_are_not_its_own_is_mended(name, damage
     assert "written again" not in capsys.readouterr().out
 
 
-def test_fresh_leaves_nothing_of_the_old_run_even_if_it_ends_at_once():
+def test_fresh_leaves_nothing_of_the_old_run_even_if_it_ends_at_once(monkeypatch):
     run_tiny(n_layers=2)
 
-    def crash():
+    def crash(*_):
         raise RuntimeError("power cut")
 
-    with pytest.raises(RuntimeError, match="power cut"):
-        run_tiny(fresh=True, callback=at(1, crash))
+    with monkeypatch.context() as patch:
+        patch.setattr("slm.training.loop.train_step", crash)
+        with pytest.raises(RuntimeError, match="power cut"):
+            run_tiny(fresh=True)
     with pytest.raises(FileNotFoundError, match="no model"):
         load_model("mine")
     assert run_tiny().finished
@@ -361,6 +364,24 @@ def test_a_folder_of_a_model_is_not_overwritten_by_a_run():
     assert contents("mine") == before
 
 
+@pytest.mark.parametrize("name", ["config.json", "history.json"])
+def test_a_file_of_something_else_is_not_overwritten_by_a_run(name):
+    """As in a project's folder: such files have names that a run's have too."""
+    Path("mine").mkdir()
+    (Path("mine") / name).write_text('{"port": 8000}')
+    for fresh in (False, True):
+        with pytest.raises(ValueError, match=rf"{name} does not belong to a training run: name"):
+            run_tiny(fresh=fresh, callback=refuse)
+    assert contents("mine") == {name: b'{"port": 8000}'}
+
+
+def test_a_run_may_be_saved_beside_its_tokenizer_and_notes():
+    TOKENIZER.save("mine")
+    Path("mine/notes.txt").write_text("my own")
+    assert run_tiny().finished
+    assert contents("mine")["notes.txt"] == b"my own"
+
+
 def test_neither_a_model_nor_fine_tuning_overwrites_a_run():
     run = run_tiny()
     before = contents("mine")
@@ -409,6 +430,14 @@ def test_weights_that_are_no_numbers_are_never_saved(random_model):
     assert all(weight.isfinite().all() for weight in weights_of("mine").values())
     assert len(json.loads((Path("mine") / "history.json").read_text())["steps"]) == 4
     assert run_tiny().finished
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_run_whose_scores_become_infinite_ends_in_a_sentence(optimizer):
+    """Weights may still be finite then, and the first to see it is the sample."""
+    with pytest.raises(ValueError, match="learning_rate") as ended:
+        run_tiny(learning_rate=1e8, optimizer=optimizer, evaluations=8)
+    assert "\n" not in str(ended.value)
 
 
 def test_a_run_that_ends_worse_than_guessing_is_warned_of(capsys):
@@ -465,6 +494,69 @@ def test_a_stop_during_an_evaluation_keeps_its_score_and_its_step(monkeypatch):
         run = run_tiny()
     assert len(run.history.steps) == 4
     assert run.history.evaluations == whole.history.evaluations[:1]
+    assert_same_weights(run_tiny().folder, whole)
+
+
+class OwnError(Exception):
+    """Of a user's callback."""
+
+
+def fail(error: BaseException | None = None):
+    raise error or OwnError("in the plot")
+
+
+@pytest.mark.parametrize("error", [OwnError("in the plot"), KeyboardInterrupt(), SystemExit(3)])
+def test_an_error_in_a_callback_costs_no_step_and_reaches_the_user(error, capsys):
+    whole = run_tiny(folder="whole")
+    with pytest.raises(type(error)) as raised:
+        run_tiny(callback=at(3, lambda: fail(error)))
+    assert raised.value is error
+    said = "An error ended training after step 3, which is saved in mine."
+    assert said in capsys.readouterr().out
+    assert len(facts("mine")["history"]["steps"]) == 3
+    assert_same_weights(run_tiny().folder, whole)
+
+
+@pytest.mark.parametrize("name", ["evaluate", "generate"])
+def test_an_error_while_a_run_is_evaluated_costs_no_step(monkeypatch, name):
+    whole = run_tiny(folder="whole", evaluations=4)
+    calls = []
+    original = getattr(slm, name)
+
+    def fail_at_the_second_call(*given, **settings):
+        calls.append(name)
+        return fail() if len(calls) == 2 else original(*given, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"slm.training.evaluation_callback.{name}", fail_at_the_second_call)
+        with pytest.raises(OwnError, match="in the plot"):
+            run_tiny(evaluations=4)
+    assert len(facts("mine")["history"]["steps"]) == 4
+    run = run_tiny(evaluations=4)
+    assert len(run.history.evaluations) == 4
+    assert_same_weights(run.folder, whole)
+
+
+def test_an_error_in_a_callback_is_not_hidden_by_one_in_saving(disk, capsys):
+    with pytest.raises(OwnError):
+        run_tiny(callback=at(3, lambda: [disk.fill(), fail()]))
+    assert "Step 3 could not be saved in mine (No space left on device" in capsys.readouterr().out
+
+
+def test_half_a_step_is_never_saved(monkeypatch):
+    """An error within a step leaves what was saved before it."""
+    whole = run_tiny(folder="whole")
+    numbers = []
+
+    def fail_within_the_sixth_step(*given):
+        numbers.append(len(numbers) + 1)
+        return fail() if numbers[-1] == 6 else train_step(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("slm.training.loop.train_step", fail_within_the_sixth_step)
+        with pytest.raises(OwnError):
+            run_tiny()
+    assert len(facts("mine")["history"]["steps"]) == 4  # those of the first evaluation
     assert_same_weights(run_tiny().folder, whole)
 
 

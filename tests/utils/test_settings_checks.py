@@ -69,6 +69,25 @@ def test_other_libraries_names_get_ours_suggested(name, meant):
         configure(**{name: 1})
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("x" * 1000, "'" + "x" * 99 + "..."),
+        ([1] * 10**6, "[1, 1, 1"),
+        (np.ones((3, 3)), "array([[1., 1., 1.], [1., 1., 1.]"),
+        (10**5000, "a number of thousands of digits"),
+    ],
+    ids=["text", "list", "array", "number"],
+)
+def test_a_long_wrong_value_is_shown_in_short_and_in_one_line(value, shown):
+    with pytest.raises(ValueError, match=r"^steps must be a whole number") as refused:
+        TrainConfig(steps=value)
+    sentence = str(refused.value)
+    assert f", not {shown}" in sentence
+    assert "\n" not in sentence
+    assert len(sentence) < 200
+
+
 @pytest.mark.parametrize("name", ["learning_rate", "grad_clip", "minutes"])
 def test_an_upper_limit_is_said_where_it_is_the_matter(name):
     budget = {} if name == "minutes" else {"steps": 1}
