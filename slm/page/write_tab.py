@@ -11,6 +11,8 @@ from slm.page.saved_state import SavedPage
 from slm.page.story_view import show_stories, written_by
 from slm.page.writing_job import WritingJob
 
+ONE = "one"  # the key of the sliders for the one story
+
 
 def write_tab(chosen: LoadedModel, saved: SavedPage) -> bool:
     """Write one story, explain its words, and save it. Whether one was begun in this run."""
@@ -19,12 +21,14 @@ def write_tab(chosen: LoadedModel, saved: SavedPage) -> bool:
     begins = prompt_row("prompt", "Write", job if is_running else None)
     if begins:
         saved.story = WritingJob(
-            chosen, st.session_state["prompt"].rstrip(), [chosen_settings("one")]
+            chosen, st.session_state["prompt"].rstrip(), [chosen_settings(ONE)]
         )
         saved.story.start()
     elif job is None:
         name = literal(chosen.name)
-        st.caption(f"Here {name} will write. Settings and other models are behind » at the top.")
+        st.caption(
+            f"Here {name} will write. Settings and other models are in the sidebar, which » opens."
+        )
     else:
         show_stories(job, is_running, ["story"])
     if job is not None and not (begins or is_running):
