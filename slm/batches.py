@@ -1,7 +1,6 @@
 """Stories become numbers: one long array, `<eot> story <eot> story <eot>`, cut into batches."""
 
 import hashlib
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from tqdm import tqdm
 
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.utils.files import cache_folder, write
-from slm.utils.printing import can_print, say, say_once
+from slm.utils.printing import BarOutput, say, say_once
 
 STORIES_AT_ONCE = 100  # encoded together, which is faster
 DIGEST_SIZE = 16  # bytes of BLAKE2b, after the ids in a cache file
@@ -58,11 +57,11 @@ def pack(stories: Sequence[str], tokenizer: Tokenizer, in_memory: int = 2**29) -
 
 def _with_digest(parts: Iterable[np.ndarray]) -> Iterator[bytes]:
     """The bytes of a cache file: all ids, and the digest of their bytes at the end."""
-    content = hashlib.blake2b(digest_size=DIGEST_SIZE)
+    hasher = hashlib.blake2b(digest_size=DIGEST_SIZE)
     for part in parts:
-        content.update(part.data)
+        hasher.update(part.data)
         yield part.tobytes()
-    yield content.digest()
+    yield hasher.digest()
 
 
 def _is_whole(path: Path, dtype: np.dtype) -> bool:
@@ -70,25 +69,22 @@ def _is_whole(path: Path, dtype: np.dtype) -> bool:
     size = path.stat().st_size - DIGEST_SIZE  # of the ids
     if size < 2 * dtype.itemsize or size % dtype.itemsize:
         return False
-    content = hashlib.blake2b(digest_size=DIGEST_SIZE)
+    hasher = hashlib.blake2b(digest_size=DIGEST_SIZE)
     with path.open("rb") as file:
         for start in range(0, size, BYTES_AT_ONCE):
-            content.update(file.read(min(BYTES_AT_ONCE, size - start)))
-        return file.read() == content.digest()
+            hasher.update(file.read(min(BYTES_AT_ONCE, size - start)))
+        return file.read() == hasher.digest()
 
 
 def _encode(stories: Sequence[str], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
     """The array of `pack`, in parts."""
     yield np.array([tokenizer.eot_id], tokenizer.dtype)
-    # Left out where there is an output: an explicit False would overrule TQDM_DISABLE=1.
-    hidden = {} if can_print() else {"disable": True}
     stories = tqdm(
         stories,
         "Packing stories",
         leave=False,
-        file=sys.stdout,
+        file=BarOutput(),
         delay=2,  # seconds: what is done sooner needs no bar
-        **hidden,
     )
     part = []
     for story in stories:
@@ -101,7 +97,8 @@ def _encode(stories: Sequence[str], tokenizer: Tokenizer) -> Iterator[np.ndarray
 
 
 class Batches(Iterator):
-    """An endless supply of batches `(x, y)`, `(B, T)` each, with `y` one token ahead of `x`.
+    """An endless supply of batches `(inputs, targets)`, `(B, T)` each: the target of a token is the
+    token after it.
 
     A row begins where a story begins, so that no context is missing. More stories follow until the
     row is full, and the last one is cut off. If that one is longer than the context, the same row
@@ -111,8 +108,8 @@ class Batches(Iterator):
     Each story begins with `bos_id` and ends with the end of text. Where these are one token, as by
     default, it stands only once between two stories.
 
-    `state` counts the stories that were taken, and `unfinished` has those to go on with: set both
-    to resume. Of `world_size` processes each draws all rows and takes its share,
+    `stories_drawn` counts the stories so far, over all epochs, and `unfinished` has those to go on
+    with: set both to resume. Of `world_size` processes each draws all rows and takes its share,
     `rows[rank::world_size]`. Where a batch is drawn in several smaller ones, `rows_in_step` is the
     number of rows of the whole one, so that the rows are the same.
     """
@@ -138,7 +135,7 @@ class Batches(Iterator):
         self.rank = rank
         self.world_size = world_size
         self.rows_in_step = rows_in_step or batch_size
-        self.state = 0
+        self.stories_drawn = 0
         end_of_text = tokens[:1]
         self._bos = end_of_text if bos_id is None else np.array([bos_id], tokens.dtype)
         self._bos_is_end_of_text = np.array_equal(self._bos, end_of_text)
@@ -166,55 +163,56 @@ class Batches(Iterator):
     def unfinished(self, records: list[list[int]]) -> None:
         self._unfinished = {}
         for rows, story, read in records:
-            if story >= len(self._boundaries) - 1 or not 0 < read < len(self._story(story)):
+            if story >= len(self._boundaries) - 1 or not 0 < read < len(self._story_ids(story)):
                 raise ValueError(f"there is no token {read} of a story {story} to go on with")
             self._unfinished[self._rows_drawn + rows] = (story, read)
 
     def __next__(self) -> tuple[Tensor, Tensor]:
         """The next batch, or this process's share of it: inputs and targets, `(B, T)` int64."""
-        rows = np.stack([self._row() for _ in range(self.batch_size)])
+        rows = np.stack([self._draw_row() for _ in range(self.batch_size)])
         rows = rows[self.rank :: self.world_size]  # (B, T + 1)
         return torch.from_numpy(rows[:, :-1]), torch.from_numpy(rows[:, 1:])
 
-    def _row(self) -> np.ndarray:
+    def _draw_row(self) -> np.ndarray:
         """The next row of T + 1 ids: the last one is only a target."""
         parts = []
         if self._rows_drawn in self._unfinished:
-            number, read = self._unfinished.pop(self._rows_drawn)
-            parts.append(self._story(number)[read - 1 :])  # the last target is the first input now
+            story, read = self._unfinished.pop(self._rows_drawn)
+            # From its last target on, which is the first input now.
+            parts.append(self._story_ids(story)[read - 1 :])
         elif self._bos_is_end_of_text:
             parts.append(self._bos)
         length = sum(len(part) for part in parts)
         while length <= self.context_length:
-            number = self._next_story()
-            ids = self._story(number)
+            story = self._draw_story()
+            ids = self._story_ids(story)
             parts.append(ids)
             length += len(ids)
         row = np.concatenate(parts, dtype=np.int64)[: self.context_length + 1]
-        self._finish_later(number, unread=length - len(row))
+        self._finish_later(story, unread=length - len(row))  # the last story of the row
         self._rows_drawn += 1
         return row
 
-    def _finish_later(self, number: int, unread: int) -> None:
+    def _finish_later(self, story: int, unread: int) -> None:
         """Let a later row go on with a story, if it was cut off and is longer than the context."""
-        size = len(self._story(number))
+        size = len(self._story_ids(story))
         if unread and size > self.context_length:
             row = self._rows_drawn + self.rows_in_step
             while row in self._unfinished:  # taken, where the run resumes from larger batches
                 row += 1
-            self._unfinished[row] = (number, size - unread)
+            self._unfinished[row] = (story, size - unread)
 
-    def _next_story(self) -> int:
+    def _draw_story(self) -> int:
         """The number of the epoch's next story."""
         stories = len(self._boundaries) - 1
-        epoch, place = divmod(self.state, stories)
+        epoch, place = divmod(self.stories_drawn, stories)
         if epoch != self._epoch:
             self._epoch = epoch
             self._order = epoch_order(stories, self.seed, epoch)
-        self.state += 1
+        self.stories_drawn += 1
         return int(self._order[place])
 
-    def _story(self, number: int) -> np.ndarray:
+    def _story_ids(self, number: int) -> np.ndarray:
         """The ids of a story with the end of text after it, and `bos_id` before it if that differs.
 
         Where both are one token, the end of the story before is this one's beginning.

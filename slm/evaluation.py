@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from slm.hardware.memory import explain_out_of_memory
 from slm.model.transformer import Transformer, evaluating
 from slm.stories.cleaning import Stories
+from slm.stories.files import as_texts
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.utils.memory import USABLE, available_memory
 from slm.utils.settings_checks import LARGEST, check_number
@@ -45,11 +46,13 @@ def evaluate(
     """Measure, in float32, how well a model predicts stories that it has not seen.
 
     Of what `slm.load_stories` gives, these are the validation stories. `batch_size` windows, or as
-    many of them as memory has room for, are read at once. Raises ValueError without a story, or
-    where model and tokenizer do not belong together.
+    many of them as memory has room for, are read at once. Raises ValueError without a story, for
+    what is no text, and where model and tokenizer do not belong together.
     """
     if isinstance(stories, Stories):
         stories = stories.validation
+    if not isinstance(stories, str):  # one text is no list: `token_nats` refuses it
+        stories = as_texts(stories)
     return summarize(token_nats(model, tokenizer, stories, batch_size=batch_size), stories)
 
 
@@ -81,7 +84,7 @@ def token_nats(
     with evaluating(model), explain_out_of_memory("take a model with a shorter context"):
         for start in range(0, len(windows), batch_size):
             numbers = by_length[start : start + batch_size]
-            nats = _predict([windows[number].ids for number in numbers], model)
+            nats = _nats_of_each_id([windows[number].ids for number in numbers], model)
             nats_of_window.update(zip(numbers, nats, strict=True))
     nats_of_story: list[list[Tensor]] = [[] for _ in stories]
     for number, window in enumerate(windows):
@@ -111,7 +114,7 @@ def _split_into_windows(
     return windows
 
 
-def _predict(windows: Sequence[Tensor], model: Transformer) -> list[Tensor]:
+def _nats_of_each_id(windows: Sequence[Tensor], model: Transformer) -> list[Tensor]:
     """The cross-entropy of each id after the first, given those before it, for each window."""
     device = model.device
     inputs = nn.utils.rnn.pad_sequence([ids[:-1] for ids in windows], batch_first=True)  # (B, T)

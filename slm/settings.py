@@ -20,6 +20,14 @@ Precision = Literal["auto", "bfloat16", "float16", "float32"]
 Device = Literal["auto", "cuda", "mps", "cpu"]
 
 
+def _default_d_ff(d_model: int) -> int:
+    """Numbers inside of SwiGLU: 8/3 of the width, rounded up to a multiple of 32. With its three
+    matrices it then has as many weights as an MLP of two with 4 times the width (Shazeer 2020,
+    arXiv:2002.05202)."""
+    multiples = (8 * d_model + 95) // (3 * 32)  # rounded up, exactly for any whole number
+    return multiples * 32
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The size and shape of a transformer.
@@ -36,7 +44,7 @@ class ModelConfig:
     d_ff: int | None = None  # hidden width of the MLP; None: 8/3 of d_model, in steps of 32
     rope_theta: float = 10_000.0  # base of the rotary wavelengths, in tokens
     norm_eps: float = 1e-5  # keeps RMSNorm from dividing by zero
-    tie_embeddings: bool = True  # one table both reads tokens in and scores them
+    tie_embeddings: bool = True  # whether one table reads tokens in and scores them
     dropout: float = 0.0  # share of each block's output dropped while training
 
     # Not a setting: only third-party models have it (slm/model/rope_scaling.py). As a field it
@@ -47,7 +55,7 @@ class ModelConfig:
         if self.n_kv_heads is None:
             object.__setattr__(self, "n_kv_heads", self.n_heads)
         if self.d_ff is None and isinstance(self.d_model, Integral):
-            object.__setattr__(self, "d_ff", -(-int(self.d_model) * 8 // 96) * 32)
+            object.__setattr__(self, "d_ff", _default_d_ff(int(self.d_model)))
         check(self, "vocab_size", "context_length", "n_layers", whole=True, low=1)
         check(self, "n_heads", "n_kv_heads", "d_model", "d_ff", whole=True, low=1)
         check(self, "rope_theta", low=1)

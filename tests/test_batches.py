@@ -343,7 +343,7 @@ def test_all_of_ten_long_stories_is_read_once_in_an_epoch():
     packed, stories = toy(*[2_000] * 10)
     batches = Batches(packed, batch_size=10, context_length=256)
     predicted = Counter()
-    while batches.state <= 10:
+    while batches.stories_drawn <= 10:
         predicted.update(next(batches)[1].flatten().tolist())
     counts = [predicted[i] for story in stories for i in story]
     assert set(counts[:255]) <= {1, 2}  # the next epoch has begun
@@ -418,7 +418,7 @@ def test_a_supply_with_a_first_token_of_its_own_goes_on_from_a_state():
     for done in range(12):
         first, second = Batches(packed, **settings), Batches(packed, **settings)
         rows(first, done)
-        second.state, second.unfinished = first.state, first.unfinished
+        second.stories_drawn, second.unfinished = first.stories_drawn, first.unfinished
         assert rows(second, 12) == rows(first, 12)
 
 
@@ -436,16 +436,19 @@ def test_a_fresh_supply_goes_on_from_a_state(done):
     packed, _ = toy(3, 5, 1, 13, 7)
     first, second = (Batches(packed, batch_size=2, context_length=9, seed=5) for _ in range(2))
     rows(first, done)
-    saved = json.loads(json.dumps([first.state, first.unfinished]))  # as it comes from a file
-    second.state, second.unfinished = saved
+    file = json.dumps([first.stories_drawn, first.unfinished])
+    second.stories_drawn, second.unfinished = json.loads(file)
     assert rows(second, 12) == rows(first, 12)
-    assert second.state == first.state
+    assert second.stories_drawn == first.stories_drawn
 
 
-def test_state_counts_the_stories_taken():
+def test_the_stories_drawn_are_counted():
     batches = Batches(toy(9, 9, 9, 9)[0], batch_size=3, context_length=10)  # a story a row
-    states = [batches.state] + [(next(batches), batches.state)[1] for _ in range(3)]
-    assert states == [0, 3, 6, 9]
+    counts = [batches.stories_drawn]
+    for _ in range(3):
+        next(batches)
+        counts.append(batches.stories_drawn)
+    assert counts == [0, 3, 6, 9]
 
 
 def test_a_corpus_smaller_than_a_row_is_read_again_and_again():
@@ -503,7 +506,7 @@ def test_the_shares_of_all_processes_are_the_batch_of_one(world_size):
             assert all(len(part[kind]) == 6 // world_size for part in parts)
             interleaved = torch.stack([part[kind] for part in parts], 1).flatten(0, 1)
             assert torch.equal(interleaved, whole[kind])
-        assert {share.state for share in shares} == {alone.state}
+        assert {share.stories_drawn for share in shares} == {alone.stories_drawn}
 
 
 def test_a_run_goes_on_with_another_number_of_processes():
@@ -513,7 +516,7 @@ def test_a_run_goes_on_with_another_number_of_processes():
     rows(first, 7)
     seconds = [Batches(packed, **settings, rank=i, world_size=2) for i in (0, 1)]
     for second in seconds:
-        second.state = first.state
+        second.stories_drawn = first.stories_drawn
         second.unfinished = first.unfinished
     whole, *shares = rows(alone, 1), *(rows(second, 1) for second in seconds)
     assert shares == [whole[0::2], whole[1::2]]

@@ -47,6 +47,16 @@ def test_the_readmes_commands_name_commands_and_options_that_exist(capsys):
             assert not word.startswith("--") or f"{word} " in shown, word
 
 
+def test_no_example_trains_and_fine_tunes_into_one_folder():
+    sources = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "slm").rglob("*.py"))]
+    examples = "\n".join([README, *sources])
+    trained = set(re.findall(r"slm train .*--folder (\S+)", examples))
+    tuned = set(re.findall(r"finetune.*(?:--folder |folder=\")([\w/]+)", examples))
+    assert "runs/mine" in trained
+    assert "runs/tuned" in tuned
+    assert trained.isdisjoint(tuned)
+
+
 def test_the_first_screen_has_the_two_commands_the_picture_and_an_example():
     screen = README[: README.index("\n## ")]
     assert len(screen.splitlines()) <= 50

@@ -151,6 +151,33 @@ def test_no_stories_are_refused(tokenizer, stories):
         evaluate(make_model(tokenizer), tokenizer, stories)
 
 
+@pytest.mark.parametrize(
+    ("stories", "sentence"),
+    [
+        (["a", None], "number 2 of the stories is None"),
+        ([float("nan")], "number 1 of the stories is nan"),
+        (5, r"not 5 \(int\)"),
+    ],
+)
+def test_what_is_no_text_is_named(tokenizer, stories, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        evaluate(make_model(tokenizer), tokenizer, stories)
+
+
+def test_it_is_plain_what_is_meant(tokenizer):
+    model, texts = make_model(tokenizer), practice_stories(3)
+    expected = evaluate(model, tokenizer, texts)
+    rows = [{"text": text} for text in texts]
+    for stories in (iter(texts), tuple(texts), rows):
+        assert evaluate(model, tokenizer, stories) == expected
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "4"])
+def test_a_batch_size_that_is_none_is_refused(tokenizer, batch_size):
+    with pytest.raises(ValueError, match="batch_size must be a whole number"):
+        evaluate(make_model(tokenizer), tokenizer, STORIES, batch_size=batch_size)
+
+
 @pytest.mark.parametrize("story", ["", "a", "the"])
 def test_a_story_of_one_token_or_none_is_scored(tokenizer, story):
     found = evaluate(make_model(tokenizer), tokenizer, [story])

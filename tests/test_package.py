@@ -3,11 +3,14 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import slm
+from slm.cli.main import main
 
 PACKAGE = Path(slm.__file__).parent
 SOURCES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
@@ -96,7 +99,136 @@ def test_importing_slm_prints_nothing_and_makes_no_files(imported):
     assert imported[1] == []
 
 
+# The parts, and which of them import which
+
+
+def module_name(path: str) -> str:
+    """`training/loop.py` is `slm.training.loop`, and `training/__init__.py` is `slm.training`."""
+    parts = ["slm", *path.removesuffix(".py").split("/")]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(sources: dict[str, str]) -> dict[str, set[str]]:
+    """The modules that each module imports, wherever in it an import stands: in a function, or
+    for the types alone."""
+    graph = {}
+    for name, source in sources.items():
+        graph[name] = set()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names} & sources.keys()
+            elif isinstance(node, ast.ImportFrom):
+                members = {f"{node.module}.{alias.name}" for alias in node.names}
+                graph[name] |= members & sources.keys() or {node.module} & sources.keys()
+    return graph
+
+
+def imports_of_parts(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The same for the parts of the package, `slm.training` and the like."""
+    parts: dict[str, set[str]] = {}
+    for name, found in graph.items():
+        part = ".".join(name.split(".")[:2])
+        others = {".".join(other.split(".")[:2]) for other in found}
+        parts.setdefault(part, set()).update(others - {part})
+    return parts
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle; empty if there are none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def imports_from_strings(source: str) -> list[str]:
+    """What imports a module whose name is a value, so that neither readers nor tools see it."""
+    names = {"import_module", "__import__", "exec", "eval", "run_module", "run_path"}
+    return [
+        ast.unparse(call)
+        for call in ast.walk(ast.parse(source))
+        if isinstance(call, ast.Call)
+        and ending(call.func) in names
+        and ast.unparse(call.func).rpartition(".")[0] in ("", "importlib", "runpy", "builtins")
+    ]
+
+
+def test_neither_modules_nor_parts_import_each_other_in_a_circle():
+    sources = {module_name(name): path.read_text("utf-8") for name, path in SOURCES.items()}
+    graph = imports(sources)
+    assert "slm.generation.decoder" in graph["slm.generation.text_generation"]
+    assert "slm.training.run_folder" in graph["slm.cli.commands"]  # within a function
+    assert circle(graph) == []
+    assert circle(imports_of_parts(graph)) == []
+
+
+def layers_in_readme() -> list[list[str]]:
+    """The rows of README's map of imports, from the bottom of the package up."""
+    text = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    block = text.split("Imports go one way", 1)[1].split("```text\n", 1)[1].split("```", 1)[0]
+    return [line.split() for line in block.splitlines()]
+
+
+def test_imports_go_one_way_as_the_readme_draws_it():
+    row_of = {f"slm.{part}": row for row, parts in enumerate(layers_in_readme()) for part in parts}
+    sources = {module_name(name): path.read_text("utf-8") for name, path in SOURCES.items()}
+    graph = imports_of_parts(imports(sources))
+    parts = set(graph) - {"slm", "slm.__main__", "slm.assets"}
+    assert set(row_of) == parts
+    upwards = [
+        (part, other)
+        for part in parts
+        for other in graph[part] - {"slm"}
+        if row_of[other] >= row_of[part]
+    ]
+    assert upwards == []
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "import slm.a",
+        "from slm import a",
+        "from slm.a import name",
+        "def f():\n    from slm.a import name",
+        "if TYPE_CHECKING:\n    from slm.a import name",
+    ],
+)
+def test_a_circle_would_be_found(back):
+    sources = {"slm": "", "slm.a": "import slm.b.inner", "slm.b": "", "slm.b.inner": back}
+    assert {"slm.a", "slm.b.inner"} <= set(circle(imports(sources)))
+    parts = imports_of_parts(imports(sources | {"slm.b.inner": "", "slm.b": back}))
+    assert {"slm.a", "slm.b"} <= set(circle(parts))
+    assert circle(imports(sources | {"slm.b.inner": ""})) == []
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_no_import_is_made_of_a_string(name):
+    assert imports_from_strings(SOURCES[name].read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("import_module('slm.' + name)", 1),
+        ("importlib.import_module(name)", 1),
+        ("__import__('slm.export')", 1),
+        ("exec(f'import {name}')", 1),
+        ("import slm.export", 0),
+        ("model.eval()", 0),
+    ],
+)
+def test_an_import_of_a_string_would_be_found(source, count):
+    assert len(imports_from_strings(source)) == count
+
+
 # Names
+
+
+def test_installing_gives_the_command_slm():
+    settings = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    assert settings["project"]["scripts"] == {"slm": f"{main.__module__}:{main.__name__}"}
 
 
 @pytest.mark.parametrize("name", slm.__all__)

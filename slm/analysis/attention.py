@@ -32,11 +32,14 @@ def attention_maps(model: Transformer, ids: Tensor) -> Tensor:
 
 
 def attention_weights(attention: Attention, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The weights `(B, H, T, T)` with which the tokens in `x` `(B, T, C)` attend to each other:
-    softmax(q k / sqrt(D)), as in `slm.model.attend`, where they are not kept.
+    """How much the tokens in `x` `(B, T, C)` attend to each other: softmax(q k / sqrt(D)).
+
+    These are the weights `(B, H, T, T)` that `slm.model.attend` multiplies with the values, and
+    does not return.
     """
     q, k, _ = attention.project(x, cos, sin)  # (B, H, T, D), (B, G, T, D)
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # (B, H, T, D)
     scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # (B, H, T, T)
-    seen = causal_mask(x.shape[1], x.shape[1], x.device)  # (T, T)
+    tokens = x.shape[1]
+    seen = causal_mask(tokens, tokens, x.device)  # (T, T)
     return scores.masked_fill(~seen, float("-inf")).softmax(-1)

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 import torch
 
 from slm.batches import pack
 from slm.evaluation import Evaluation, summarize
+from slm.stories.cleaning import Stories
+from slm.stories.files import as_texts
 from slm.tokenizer.byte_pair import Tokenizer
 from slm.utils.settings_checks import LARGEST
 
@@ -21,26 +24,35 @@ class NGram:
     distributed as the model of n - 1 predicts. That model does not count how often a token
     occurred, but after how many different tokens.
 
-    Raises ValueError without a story, for an `n` or a `discount` that makes no sense, and for a
-    vocabulary of which so many runs cannot be told apart.
+    Of what `slm.load_stories` gives, the training stories are counted. Raises ValueError without a
+    story, for what is no text, for an `n` or a `discount` that makes no sense, and for a vocabulary
+    of which so many runs cannot be told apart.
     """
 
     def __init__(
-        self, stories: Sequence[str], tokenizer: Tokenizer, n: int = 3, discount: float = 0.75
+        self,
+        stories: Sequence[str] | Stories,
+        tokenizer: Tokenizer,
+        n: int = 3,
+        discount: float = 0.75,
     ):
-        if n not in (1, 2, 3, 4):
+        if not isinstance(n, Integral) or n not in (1, 2, 3, 4):
             raise ValueError(f"n must be 1, 2, 3 or 4, not {n!r}.")
-        if not 0 < discount < 1:
+        if not isinstance(discount, Real) or not 0 < discount < 1:
             raise ValueError(f"discount must be between 0 and 1, not {discount!r}.")
         if tokenizer.vocab_size ** int(n) > LARGEST:
             raise ValueError(
                 f"Runs of {n} of {tokenizer.vocab_size:,} tokens have no number of their own in 64 "
                 "bits: set n to less."
             )
+        if isinstance(stories, Stories):
+            stories = stories.train
+        if isinstance(stories, str):
+            raise ValueError("There are no stories to count: give a list of at least one.")
         self.tokenizer = tokenizer
-        self.n = n
+        self.n = int(n)
         self.discount = discount
-        self.counts = self._count(pack(stories, tokenizer))
+        self.counts = self._count(pack(as_texts(stories), tokenizer))
 
     def _count(self, ids: np.ndarray) -> list["_Counts"]:
         """The counts of all grams of 1, 2, ... n tokens, as Kneser-Ney smoothing wants them."""

@@ -10,7 +10,9 @@ def distinct(stories: Sequence[str], n: int = 3) -> float:
     """The share of different ones among all runs of `n` words (distinct-n).
 
     (Li et al. 2016, arXiv:1510.03055.) More stories give a lower share: compare sets of one size.
+    Raises ValueError for a single text.
     """
+    _check_is_list(stories)
     runs = []
     for story in stories:
         runs.extend(_runs(story, n))
@@ -22,14 +24,22 @@ def distinct(stories: Sequence[str], n: int = 3) -> float:
 def repetition(stories: Sequence[str], n: int = 4) -> float:
     """The share of runs of `n` words that occurred earlier in the same story (seq-rep-n).
 
-    It is the mean over the stories (Welleck et al. 2019, arXiv:1908.04319).
+    It is the mean over the stories (Welleck et al. 2019, arXiv:1908.04319). Raises ValueError for a
+    single text.
     """
+    _check_is_list(stories)
     shares = []
     for story in stories:
         runs = _runs(story, n)
         if runs:
             shares.append(1 - len(set(runs)) / len(runs))
     return float(np.mean(shares)) if shares else 0.0
+
+
+def _check_is_list(stories: Sequence[str]) -> None:
+    """Raise ValueError for one text: its letters would be taken for stories."""
+    if isinstance(stories, str):
+        raise ValueError("Give a list of stories: this is one text.")
 
 
 def _runs(story: str, n: int) -> list[tuple[str, ...]]:
@@ -70,27 +80,30 @@ def longest_copies(
     """
     if not stories or not training or isinstance(stories, str) or isinstance(training, str):
         raise ValueError("Give a list of stories, and the list of those that were trained on.")
-    split = [text.split() for text in (*training, *stories)]
-    lengths = np.array([len(words) for words in split])
-    text = _number_words(split)
-    starts = np.cumsum(lengths + 1) - lengths - 1  # of each text; + 1 is what stands between two
-    training_end = starts[len(training)]
-    longest_story = int(lengths[len(training) :].max(initial=1))
+    texts = [text.split() for text in (*training, *stories)]  # each a list of words
+    numbers = _number_words(texts)
+    sizes = np.array([len(words) + 1 for words in texts])  # in `numbers`, with the end of each text
+    starts = np.cumsum(sizes) - sizes
+    first_story = len(training)  # its place among all texts
+    longest_story = max(len(words) for words in texts[first_story:])
 
-    ranks = _rank_runs(text, min(most, longest_story))
-    in_common = _longest_match_with_training(ranks, training_end)
+    ranks = _rank_runs(numbers, min(most, longest_story))
+    in_common = _longest_match_with_training(ranks, training_end=starts[first_story])
 
     copies = []
-    for words, start in zip(split[len(training) :], starts[len(training) :]):
-        if words:
-            matches = in_common[start : start + len(words)]
-            best = int(matches.argmax())
-            length = min(int(matches[best]), most)
-        else:
-            best = 0
-            length = 0
-        copies.append(Copy(best, length, len(words), " ".join(words[best : best + length])))
+    for words, start in zip(texts[first_story:], starts[first_story:], strict=True):
+        matches = in_common[start : start + len(words)]
+        copies.append(_longest_copy(words, matches, most))
     return copies
+
+
+def _longest_copy(words: list[str], matches: np.ndarray, most: int) -> Copy:
+    """The longest copied run of a story, given how many words are copied from each word on."""
+    if not words:
+        return Copy(start=0, words=0, of=0, text="")
+    start = int(matches.argmax())
+    length = min(int(matches[start]), most)
+    return Copy(start, length, len(words), " ".join(words[start : start + length]))
 
 
 def _number_words(texts: Sequence[Sequence[str]]) -> np.ndarray:
@@ -98,24 +111,26 @@ def _number_words(texts: Sequence[Sequence[str]]) -> np.ndarray:
 
     After each text stands an integer of its own, so that no run continues into the next text.
     """
-    numbers = {}
+    number_of = {}
     for words in texts:
         for word in words:
-            numbers.setdefault(word, len(numbers))
-    row = []
+            number_of.setdefault(word, len(number_of))
+    numbers = []
     for index, words in enumerate(texts):
-        row.extend(numbers[word] for word in words)
-        row.append(len(numbers) + index)
-    return np.array(row, dtype=np.int64)
+        numbers.extend(number_of[word] for word in words)
+        numbers.append(len(number_of) + index)
+    return np.array(numbers, dtype=np.int64)
 
 
-def _rank_runs(text: np.ndarray, longest: int) -> list[np.ndarray]:
-    """For runs of 1, 2, 4, 8, ... words, up to `longest` or more: the rank, in sorted order, of the
-    run that begins at each place. Equal runs have equal ranks. Each list of ranks follows from
-    the one before: a run of 2 k words is the pair of the ranks of its two halves.
+def _rank_runs(numbers: np.ndarray, longest: int) -> list[np.ndarray]:
+    """The ranks, in sorted order, of the runs that begin at each place: first of runs of one word,
+    then of 2, 4, 8, ... words, up to `longest` or more.
+
+    Equal runs have equal ranks. Each array of ranks follows from the one before: a run of 2 k words
+    is the pair of the ranks of its two halves.
     """
-    size = len(text)
-    ranks = [np.unique(text, return_inverse=True)[1]]
+    size = len(numbers)
+    ranks = [np.unique(numbers, return_inverse=True)[1]]
     length = 1
     while length < longest and ranks[-1].max() < size - 1:  # at size - 1 all runs are different
         first_half = ranks[-1]
@@ -128,8 +143,8 @@ def _rank_runs(text: np.ndarray, longest: int) -> list[np.ndarray]:
 
 
 def _longest_match_with_training(ranks: list[np.ndarray], training_end: int) -> np.ndarray:
-    """For each place from `training_end` on: how many words the run there has in common with the
-    training run that matches it longest, which is the nearest before or after it in the order.
+    """For each place from `training_end` on, the length in words of the longest run there that is
+    also a training run. That one is the nearest before or after it in the sorted order.
     """
     size = len(ranks[0])
     order = np.argsort(ranks[-1], kind="stable")  # the suffix array; of equal runs, training first
@@ -148,8 +163,8 @@ def _longest_match_with_training(ranks: list[np.ndarray], training_end: int) -> 
 
 
 def _words_in_common(ranks: list[np.ndarray], a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How many words the runs that begin at the places `a` and `b` have in common: the longest
-    runs are compared first, and where they are equal, what follows them.
+    """How many words are the same from the places `a` and `b` on: the longest runs are compared
+    first, and where they are equal, what follows them.
     """
     size = len(ranks[0])
     length = np.zeros(len(a), np.int64)

@@ -33,11 +33,16 @@ def story_report(
     `stories` are those that the model was trained on, and the held-out ones that it is measured on
     (default: `slm.load_stories()`).
 
-    Raises ValueError where model and tokenizer do not belong together, and OSError, before anything
-    is measured, where the file cannot be written.
+    Raises ValueError where model and tokenizer do not belong together, and for stories that are not
+    divided into these two; and OSError, before anything is measured, where the file cannot be
+    written.
     """
     from slm.analysis.report_page import make_page  # draws pictures: it loads matplotlib
 
+    if stories is not None and not isinstance(stories, Stories):
+        raise ValueError(
+            "Give stories as slm.load_stories() does: some are held out to measure by."
+        )
     file = expand_home(file)
     check_number("samples", samples, whole=True, low=1)
     check_number("evaluation_stories", evaluation_stories, whole=True, low=1)

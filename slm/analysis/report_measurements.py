@@ -59,8 +59,8 @@ class StoryReport:
     held_out_stories: int
     scores: dict[str, Evaluation]  # the model's first, then those of the n-gram models
     hardest_words: list[tuple[str, float, int]]
-    stopped: float  # share of the written stories that ended by themselves
-    written: Originality
+    stopped: float  # share of the generated stories that ended by themselves
+    generated: Originality
     held_out: Originality
     continuations: list[tuple[str, Copy]]  # of each of OPENINGS, opening included
 
@@ -68,24 +68,28 @@ class StoryReport:
 def sample_stories(
     model: Transformer, tokenizer: Tokenizer, n: int, **settings
 ) -> tuple[list[str], float]:
-    """`n` stories without a prompt, and the share of them that ended by themselves within
-    `max_new_tokens`. `settings` are fields of `SamplingConfig`.
+    """Generate `n` stories without a prompt. `settings` are fields of `SamplingConfig`.
+
+    Returns them, and the share of them that ended by themselves within `max_new_tokens`.
     """
-    eot = tokenizer.eot_id
-    begin = [tokenizer.bos_id]
+    eot_id = tokenizer.eot_id
+    prompts = [[tokenizer.bos_id]]
     sampling = SamplingConfig(**settings)
-    steps = generate_ids(IncrementalDecoder(model), [begin], sampling, tokenizer.end_ids, n)
+    steps = generate_ids(IncrementalDecoder(model), prompts, sampling, tokenizer.end_ids, n)
     rows = list(zip(*steps, strict=True))  # n rows, one column for each decode step
-    stories = [tokenizer.decode(before_end(row, eot)) for row in rows]
-    ended = sum(eot in row for row in rows)
+    stories = [tokenizer.decode(before_end(row, eot_id)) for row in rows]
+    ended = sum(eot_id in row for row in rows)
     return stories, ended / n
 
 
 def hardest_words(
-    nats: Sequence[torch.Tensor], tokenizer: Tokenizer, stories: Sequence[str], least: int = 5
+    nats: Sequence[torch.Tensor], tokenizer: Tokenizer, stories: Sequence[str], min_count: int = 5
 ) -> list[tuple[str, float, int]]:
-    """The words that the model predicts worst: each with its mean nats, those of its tokens added
-    up, and how often it came. Words that came fewer than `least` times are left out.
+    """The words of the stories, those that the model predicts worst first.
+
+    `nats` are the cross-entropies of the stories' tokens, from `token_nats`. Returns for each word
+    its mean nats, those of its tokens added up, and how often it came. Words that came fewer than
+    `min_count` times are left out.
     """
     nats_of_word = defaultdict(list)
     for token_losses, story in zip(nats, stories, strict=True):
@@ -95,7 +99,7 @@ def hardest_words(
             nats_of_word[word].append(loss)
     words = []
     for word, losses in nats_of_word.items():
-        if word[0].isalpha() and len(losses) >= least:
+        if word[0].isalpha() and len(losses) >= min_count:
             words.append((word, float(np.mean(losses)), len(losses)))
     return sorted(words, key=lambda word: word[1], reverse=True)
 
@@ -133,17 +137,16 @@ def measure(
     }
 
     sampling = {"temperature": TEMPERATURE, "max_new_tokens": MAX_NEW_TOKENS, "seed": seed}
-    written, stopped = sample_stories(model, tokenizer, samples, **sampling)
+    generated, stopped = sample_stories(model, tokenizer, samples, **sampling)
     continuations = []
     for opening in OPENINGS:
         continuations.append(generate(model, tokenizer, opening.text, **sampling))
 
     # All at once, since the training text has to be sorted for it: that takes the time.
-    real = stories.validation[:samples]
-    copies = longest_copies([*written, *real, *continuations], stories.train)
-    copies_written = copies[: len(written)]
-    copies_real = copies[len(written) : len(written) + len(real)]
-    copies_continuations = copies[len(written) + len(real) :]
+    compared = stories.validation[:samples]
+    copies = longest_copies([*generated, *compared, *continuations], stories.train)
+    generated_end = len(generated)
+    compared_end = generated_end + len(compared)
 
     return StoryReport(
         name=name,
@@ -154,7 +157,7 @@ def measure(
         scores=scores,
         hardest_words=hardest_words(nats, tokenizer, held_out),
         stopped=stopped,
-        written=Originality.of(written, copies_written),
-        held_out=Originality.of(real, copies_real),
-        continuations=list(zip(continuations, copies_continuations, strict=True)),
+        generated=Originality.of(generated, copies[:generated_end]),
+        held_out=Originality.of(compared, copies[generated_end:compared_end]),
+        continuations=list(zip(continuations, copies[compared_end:], strict=True)),
     )

@@ -115,14 +115,14 @@ def _originality(report: StoryReport) -> str:
         "... and the longest of all",
         "more than half copied in one run",
     )
-    written = [f"{report.stopped:.0%}", *_originality_cells(report.written)]
+    generated = [f"{report.stopped:.0%}", *_originality_cells(report.generated)]
     held_out = ["-", *_originality_cells(report.held_out)]
     header = (
-        f"of {report.written.stories} stories",
+        f"of {report.generated.stories} stories",
         "written",
         f"real ones ({report.held_out.stories})",
     )
-    return _table(header, zip(labels, written, held_out, strict=True))
+    return _table(header, zip(labels, generated, held_out, strict=True))
 
 
 def _originality_cells(measured: Originality) -> list[str]:

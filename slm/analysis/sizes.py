@@ -34,9 +34,9 @@ def size_table(models: dict[str, Transformer], tokenizer: Tokenizer, stories: Se
     story, each compared with the first model's. Measuring takes some seconds per model.
     """
     sizes = {name: _measure(model, tokenizer, stories) for name, model in models.items()}
+    first = next(iter(sizes.values()))
     rows = [HEADER]
     for name, size in sizes.items():
-        first = next(iter(sizes.values()))
         disk_share = size.disk_megabytes / first.disk_megabytes
         change = size.bits_per_byte / first.bits_per_byte - 1
         speed_up = size.tokens_per_second / first.tokens_per_second

@@ -30,7 +30,7 @@ def fetch_model(name: str) -> Path:
     try:
         _check_size(name)
         return Path(snapshot_download(name, allow_patterns=FILES))
-    except ValueError:
+    except ValueError:  # of _check_size, and no problem of the network
         raise
     except HfHubHTTPError as error:
         reason = "there is none, or it is private: check its name, or log in with `hf auth login`"

@@ -97,8 +97,9 @@ class StoredWeights:
         for name in sorted(expected):
             if name not in self.shapes:
                 raise ValueError(f"its weights lack {name}")
-        for name in sorted(unused):
-            raise ValueError(f"Unexpected key in its weights: {name}, which such a model has not")
+        if unused:
+            first = min(unused)
+            raise ValueError(f"Unexpected key in its weights: {first}, which such a model has not")
         for name, shape in expected.items():
             if self.shapes[name] != shape:
                 sizes = f"{self.shapes[name]} and not {shape}"

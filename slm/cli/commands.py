@@ -14,8 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 import slm
-from slm.cli.options import ModelOptions, TrainOptions, as_settings
-from slm.settings import FineTuneConfig, Preset, SamplingConfig, ServerLimits
+from slm.cli.options import (
+    FineTuneOptions,
+    ModelOptions,
+    SamplingOptions,
+    TrainOptions,
+    as_settings,
+)
+from slm.settings import Preset, ServerLimits
 from slm.utils.files import model_name
 from slm.utils.settings_checks import LARGEST_PORT, check_number
 
@@ -25,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def generate(
-    sampling: SamplingConfig,
+    sampling: SamplingOptions,
     prompt: Positional[str] = "",
     model: str = "stories",
     n: int = 1,
@@ -83,6 +89,7 @@ def train(
     """
     from slm.training.run_folder import SaveError
 
+    check_number("n_stories", n_stories, whole=True, low=1)
     load_stories = partial(slm.load_stories, stories, n=n_stories)
     if "WORLD_SIZE" in os.environ:  # torchrun has started several processes
         from slm.hardware.processes import ProcessGroup
@@ -131,6 +138,7 @@ def evaluate(
         evaluation_stories: How many held-out stories to measure on, at most.
         report: Write a page of scores, samples and copies to this HTML file instead.
     """
+    check_number("n_stories", n_stories, whole=True, low=1)
     check_number("evaluation_stories", evaluation_stories, whole=True, low=1)
     transformer, tokenizer = slm.load_model(model)
     loaded = slm.load_stories(stories, n=n_stories)
@@ -160,7 +168,7 @@ def evaluate(
 
 
 def finetune(
-    settings: FineTuneConfig,
+    settings: FineTuneOptions,
     stories: Positional[str],
     *,
     folder: str,
@@ -307,6 +315,12 @@ def serve(
         from slm.serving import server
     except ImportError as error:
         raise ImportError(f"Serving needs pip install fastapi-offline uvicorn ({error}).") from None
+    check_number("max_stories", max_stories, whole=True, low=1)
+    check_number("max_waiting", max_waiting, whole=True, low=0)
+    check_number("max_prompt", max_prompt, whole=True, low=0)
+    check_number("max_tokens", max_tokens, whole=True, low=1)
+    check_number("max_body", max_body, whole=True, low=1)
+    check_number("max_connections", max_connections, whole=True, low=1)
     limits = ServerLimits(
         stories=max_stories,
         waiting=max_waiting,

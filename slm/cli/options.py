@@ -9,7 +9,14 @@ from typing import get_args, get_type_hints
 
 from tyro.conf import Positional, Suppress
 
-from slm.settings import BUDGETS, PRESETS, ModelConfig, TrainConfig
+from slm.settings import (
+    BUDGETS,
+    PRESETS,
+    FineTuneConfig,
+    ModelConfig,
+    SamplingConfig,
+    TrainConfig,
+)
 from slm.utils.settings_checks import likely_name
 
 POSITIONAL = get_args(Positional[str])[1]  # tyro's mark of a parameter that is given without a name
@@ -31,6 +38,16 @@ class TrainOptions(TrainConfig):
 
     def __post_init__(self):
         """Check nothing yet: `slm.train` does, with the preset's values filled in."""
+
+
+@dataclass(frozen=True)
+class SamplingOptions(SamplingConfig):
+    """How each next token is chosen, and when a story ends."""
+
+
+@dataclass(frozen=True)
+class FineTuneOptions(FineTuneConfig):
+    """How a trained model goes on learning, from your own stories."""
 
 
 def with_defaults_of_preset(train: Callable, arguments: Sequence[str]) -> Callable:

@@ -4,7 +4,7 @@ from slm.exercises.checking import EMPTY, Exercise, Feedback
 from slm.exercises.measuring import BITS_PER_BYTE, CROSS_ENTROPY, EIGHT_BITS, LONGEST_COPY
 from slm.exercises.model import ATTENTION, CAUSAL_MASK, HEADS, RMS_NORM, ROTATION, SOFTMAX
 from slm.exercises.text import BIGRAM, MERGE, PAIRS
-from slm.exercises.training import SCHEDULE, STEP
+from slm.exercises.training import BACKWARD, SCHEDULE, STEP
 from slm.exercises.writing import TEMPERATURE, TOP_P
 from slm.utils.settings_checks import check_choice
 
@@ -20,6 +20,7 @@ EXERCISES: dict[str, Exercise] = {
     "attention": ATTENTION,
     "heads": HEADS,
     "step": STEP,
+    "backward": BACKWARD,
     "schedule": SCHEDULE,
     "temperature": TEMPERATURE,
     "top-p": TOP_P,

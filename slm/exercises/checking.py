@@ -99,14 +99,14 @@ def call(function: Callable, arguments: tuple) -> object:
 
 
 @contextmanager
-def line_limit(most: int) -> Iterator[None]:
+def line_limit(max_lines: int) -> Iterator[None]:
     """Raise EndlessLoopError after so many lines of Python, within functions called from here."""
     lines = 0
 
     def count(frame: FrameType, event: str, argument: object) -> Callable:
         nonlocal lines
         lines += event == "line"
-        if lines > most:
+        if lines > max_lines:
             raise EndlessLoopError("it does not stop: does every way through your loop go on?")
         return count
 

@@ -1,6 +1,9 @@
 """Exercises about learning."""
 
-from slm.exercises.checking import Exercise, Mistake
+import torch
+from torch import Tensor
+
+from slm.exercises.checking import Exercise, Mistake, random_tensor
 
 
 def step(weight: float, gradient: float, rate: float) -> float:
@@ -26,6 +29,62 @@ STEP = Exercise(
         ),
     ),
     hint="Take away from the weight its slope, times the learning rate.",
+)
+
+
+def backward(x: Tensor, matrix: Tensor, came: int) -> Tensor:
+    """The slope of the surprise at token `came` for each weight of a matrix `(C, V)`.
+
+    The logits are `x @ matrix`, with `x` of shape `(C,)`.
+    """
+    return torch.outer(x, _logit_slopes(x, matrix, came))
+
+
+def _logit_slopes(x: Tensor, matrix: Tensor, came: int) -> Tensor:
+    slopes = (x @ matrix).softmax(dim=0)
+    slopes[came] -= 1
+    return slopes
+
+
+def _without_the_target(x: Tensor, matrix: Tensor, came: int) -> Tensor:
+    return torch.outer(x, (x @ matrix).softmax(dim=0))
+
+
+def _without_softmax(x: Tensor, matrix: Tensor, came: int) -> Tensor:
+    slopes = x @ matrix
+    slopes[came] -= 1
+    return torch.outer(x, slopes)
+
+
+BACKWARD = Exercise(
+    reference=backward,
+    inputs=(
+        (torch.tensor([1.0, -2.0]), random_tensor(2, 4, seed=10), 2),
+        (random_tensor(5, seed=8), random_tensor(5, 7, seed=9), 0),
+    ),
+    mistakes=(
+        Mistake(
+            _without_the_target,
+            "The token that came plays no part: from its probability, take away the 1 that it "
+            "should have had.",
+        ),
+        Mistake(
+            lambda x, matrix, came: -backward(x, matrix, came),
+            "The sign is the wrong way round: as the logit of the token that came grows, the loss "
+            "falls, so its slope is negative.",
+        ),
+        Mistake(
+            lambda x, matrix, came: torch.outer(_logit_slopes(x, matrix, came), x),
+            "Rows and columns are exchanged: a row for each number of x, a column for each token.",
+        ),
+        Mistake(
+            _logit_slopes,
+            "These are the slopes of the logits. One step further back, each is multiplied by "
+            "every number of x.",
+        ),
+        Mistake(_without_softmax, "Logits are not probabilities: softmax first."),
+    ),
+    hint="The logits' slopes are p - y. Multiply every number of x by every one of them.",
 )
 
 

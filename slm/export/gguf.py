@@ -14,6 +14,7 @@ from slm.model.rope_scaling import LinearScaling, Llama3Scaling
 from slm.model.transformer import Transformer
 from slm.settings import ModelConfig, SamplingConfig
 from slm.utils.files import expand_home, write
+from slm.utils.printing import say
 from slm.utils.settings_checks import check_choice
 from slm.utils.write_errors import explain_write_errors
 
@@ -39,9 +40,10 @@ PARAMETER repeat_penalty {repetition_penalty}
 def export_gguf(folder: str | Path, file: str | Path, type: str = "f16") -> Path:
     """Write a saved model as one GGUF file, for llama.cpp, Ollama and LM Studio; return its path.
 
-    A Modelfile for Ollama is written beside it. `type` is that of the matrices: "f32", "f16",
-    "q8_0" (8 bits in groups of 32) or "q4_0" (4 bits). llama.cpp puts the token that begins a story
-    before each prompt, as `slm.generate` does.
+    A Modelfile for Ollama is written beside it; if another model's is there, as NAME.Modelfile,
+    with a message. `type` is that of the matrices: "f32", "f16", "q8_0" (8 bits in groups of 32) or
+    "q4_0" (4 bits). llama.cpp puts the token that begins a story before each prompt, as
+    `slm.generate` does.
 
     Raises ImportError without the library gguf, and ValueError for another type, a model whose
     matrices cannot be divided into groups, or a tokenizer that llama.cpp cannot reproduce.
@@ -75,9 +77,23 @@ def export_gguf(folder: str | Path, file: str | Path, type: str = "f16") -> Path
         end=tokenizer.decode([tokenizer.eot_id]),
         length=model.config.context_length,
     )
-    with explain_write_errors(file.with_name("Modelfile")):
-        write(file.with_name("Modelfile"), modelfile.encode())
+    path = _modelfile_path(file)
+    with explain_write_errors(path):
+        write(path, modelfile.encode())
     return file
+
+
+def _modelfile_path(file: Path) -> Path:
+    """Where the Modelfile is written: beside `file`, and never in place of another model's."""
+    path = file.with_name("Modelfile")
+    if not path.is_file():
+        return path
+    first_line = path.read_bytes().partition(b"\n")[0]
+    if first_line == f"FROM ./{file.name}".encode():
+        return path
+    own_path = file.with_suffix(".Modelfile")
+    say(f"{path} is another model's: the new one's is {own_path}.")
+    return own_path
 
 
 def _check_groups(config: ModelConfig, type: str) -> None:
@@ -132,8 +148,8 @@ def _add_weights(writer: "GGUFWriter", model: Transformer, type: str) -> None:
 
 def _frequency_factors(config: ModelConfig) -> np.ndarray:
     """What llama.cpp divides each rotary frequency by, `(D / 2,)`."""
-    pairs = torch.arange(0, config.head_dim, 2) / config.head_dim
-    frequencies = config.rope_theta**-pairs
+    exponents = torch.arange(0, config.head_dim, 2) / config.head_dim  # (D / 2,)
+    frequencies = config.rope_theta**-exponents  # (D / 2,)
     return (frequencies / config.rope_scaling.scale(frequencies)).numpy()
 
 

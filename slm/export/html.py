@@ -11,6 +11,7 @@ import zlib
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import asdict
+from hashlib import sha256
 from html import escape
 from pathlib import Path
 
@@ -118,11 +119,16 @@ def _summary(file: Path, sizes: dict[int, float]) -> str:
 
 def _assemble(model: Transformer, tokenizer: Tokenizer, name: str, title: str) -> bytes:
     """The whole page: index.html with everything else put into its places."""
+    tokenizer_json = _script_json(describe_tokenizer(tokenizer))
+    weights = _packed_weights(model)
+    # Under this name a browser stores the stories: their ids mean nothing to another model.
+    fingerprint = sha256((tokenizer_json + weights).encode("utf-8", "replace")).hexdigest()[:16]
+    settings = _settings(model, name) | {"fingerprint": fingerprint}
     contents = {
         "title": escape(title),
-        "settings": _script_json(_settings(model, name)),
-        "tokenizer": _script_json(describe_tokenizer(tokenizer)),
-        "weights": _packed_weights(model),
+        "settings": _script_json(settings),
+        "tokenizer": tokenizer_json,
+        "weights": weights,
     }
 
     def content(placeholder: re.Match) -> str:

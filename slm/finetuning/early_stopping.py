@@ -21,7 +21,7 @@ class EarlyStopping:
         self._best_weights = copy.deepcopy(model.state_dict())
 
     def update(self, score: float) -> None:
-        """Take note of the score after one more epoch; the lower, the better."""
+        """Add the score after one more epoch; the lower, the better."""
         self.scores.append(score)
         if score < self.best_score:
             self.best_score = score
@@ -36,6 +36,20 @@ class EarlyStopping:
     def should_stop(self) -> bool:
         """Whether the last `patience` epochs were all worse than the best one."""
         return self.epochs_without_improvement >= self.patience
+
+    @property
+    def best(self) -> str:
+        """What did best, in words."""
+        if self.best_epoch == 0:
+            return "the model as it was"
+        return f"epoch {self.best_epoch}"
+
+    @property
+    def latest_score(self) -> str:
+        """The score of the latest epoch, in words; nothing before there is one."""
+        if not self.scores:
+            return ""
+        return f"epoch {len(self.scores)}: {self.scores[-1]:.2f} nats per token held out"
 
     def restore_best(self) -> None:
         """Give the model its best weights back."""

@@ -15,7 +15,7 @@ _SENTENCE = re.compile(
     re.DOTALL,
 )
 _WORD = re.compile(r"\S+\s*")
-_MOST_BYTES = 4  # of one character in UTF-8, and so the most tokens that it can be
+MAX_TOKENS_PER_CHARACTER = 4  # a character has up to four bytes in UTF-8, each at most a token
 
 
 def own_stories(
@@ -88,6 +88,6 @@ def _short_pieces(text: str, tokenizer: Tokenizer, max_tokens: int) -> list[str]
             if len(tokenizer.encode(word)) <= max_tokens:
                 pieces.append(word)
                 continue
-            size = max(max_tokens // _MOST_BYTES, 1)
+            size = max(max_tokens // MAX_TOKENS_PER_CHARACTER, 1)
             pieces.extend(word[start : start + size] for start in range(0, len(word), size))
     return pieces

@@ -31,8 +31,9 @@ def new_generator(seed: int | None) -> torch.Generator:
 def ids_to_penalize(
     rows: Sequence[Sequence[int]], sampling: SamplingConfig, end_ids: Sequence[int]
 ) -> list[Sequence[int]] | None:
-    """The ids of each row that penalties apply to: all that have occurred in the story. None where
-    `sampling` has no penalty.
+    """The ids of each row that penalties apply to: all that have occurred in the story.
+
+    None where `sampling` has no penalty.
 
     Where the token that begins the story can also end it, that first one does not count: otherwise
     the repetition penalty would make the end of the story less likely.
@@ -169,6 +170,8 @@ def draw(probabilities: Tensor, generators: Sequence[torch.Generator]) -> Tensor
     Each of the n generators draws for B / n rows: the first for the first B / n, and so on. The
     tokens' probabilities divide the range from 0 to 1, and a random number falls into the part of
     one token. That is ten times as fast as `torch.multinomial`, which draws V random numbers.
+
+    Raises ValueError where a row's probabilities are no numbers.
     """
     upper_ends = probabilities.cpu().double().cumsum(-1)  # (B, V)
     rows_each = len(probabilities) // len(generators)
@@ -179,6 +182,7 @@ def draw(probabilities: Tensor, generators: Sequence[torch.Generator]) -> Tensor
         ]
     )  # (B, 1), from 0 to 1
     whole = upper_ends[:, -1:]  # (B, 1): 1, up to rounding
+    _check_finite(whole)
     return torch.searchsorted(upper_ends, uniform * whole, right=True).squeeze(1)  # (B,)
 
 
@@ -190,8 +194,20 @@ def choose_ids(
 ) -> list[int]:
     """Choose the next id of each row from its logits `(B, V)`.
 
-    For the other arguments see `next_token_probabilities` and `draw`.
+    For the other arguments see `next_token_probabilities` and `draw`. Raises ValueError where the
+    logits are no numbers, as of a model whose weights are NaN.
     """
-    if sampling.temperature < GREEDY_BELOW and previous is None:
-        return logits.argmax(-1).tolist()  # nothing to draw
+    if sampling.temperature < GREEDY_BELOW:
+        _check_finite(logits.amax(-1))  # NaN where any logit is
+        if previous is None:
+            return logits.argmax(-1).tolist()  # nothing to draw
     return draw(next_token_probabilities(logits, sampling, previous), generators).tolist()
+
+
+def _check_finite(values: Tensor) -> None:
+    """Raise ValueError where the model's scores were NaN or infinite: no token can be chosen."""
+    if not values.isfinite().all():
+        raise ValueError(
+            "The model's scores are NaN or infinite, and no token can be chosen: its weights are "
+            "damaged, or were trained with too high a learning_rate."
+        )

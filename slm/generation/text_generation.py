@@ -138,9 +138,10 @@ def generate(
     prompt_ids = _encode_prompts(model, tokenizer, prompts)
     steps = generate_ids(IncrementalDecoder(model), prompt_ids, sampling, tokenizer.end_ids, n_each)
     rows = zip(*steps, strict=True)  # from ids step by step to ids row by row
-    beginnings = [(text, ids) for text, ids in zip(prompts, prompt_ids) for _ in range(n_each)]
     stories = []
-    for (text, ids), row in zip(beginnings, rows, strict=True):
+    for number, row in enumerate(rows):
+        text = prompts[number // n_each]
+        ids = prompt_ids[number // n_each]
         new_ids = before_end(row, tokenizer.eot_id)
         # Decoded after the prompt: with some tokenizers that decides about a space between.
         stories.append(text + "".join(tokenizer.decode_stream(new_ids, before=ids[1:])))

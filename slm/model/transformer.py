@@ -35,8 +35,8 @@ def rotary_tables(config: ModelConfig) -> Tensor:
     Pair i of a head's numbers turns by theta^(-2i/D) radians per token, so that the angle between a
     query and a key depends on their distance alone.
     """
-    pairs = torch.arange(0, config.head_dim, 2) / config.head_dim  # (D/2,)
-    frequencies = config.rope_theta**-pairs  # (D/2,)
+    exponents = torch.arange(0, config.head_dim, 2) / config.head_dim  # (D/2,): 2i/D of pair i
+    frequencies = config.rope_theta**-exponents  # (D/2,)
     if config.rope_scaling is not None:
         frequencies = config.rope_scaling.scale(frequencies)
     positions = torch.arange(config.context_length)  # (T,)

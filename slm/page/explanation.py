@@ -13,7 +13,7 @@ from slm.tokenizer.byte_pair import END_OF_TEXT, Tokenizer
 
 MAX_TOKENS = 512  # tokens: the attention of all layers takes memory with the square of them
 MIN_SHARE = 0.05  # of the strongest: what was listened to less is not shown
-_MOST_BYTES = 4  # of one character in UTF-8, and so the most tokens that it can be
+MAX_TOKENS_OF_CHARACTER = 4  # it has at most four bytes in UTF-8, and a token at least one
 _BYTE_ESCAPE = re.compile(r"\\x[0-9a-f]{2}")  # how a byte of half a character is shown
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
@@ -59,12 +59,12 @@ def explain(model: Transformer, tokenizer: Tokenizer, text: str, prompt: str = "
         end = start + len(written)
         token = tokens[group.start]
         chance = math.prod(tokens[place].probability for place in group)
-        sentence = _sentence(written, _word_at(words, start, end), chance, end <= len(prompt))
+        name = _name_in_word(shown_piece(written, text[:start]), _word_at(words, start, end))
         explained.append(
             ExplainedToken(
                 text=written,
                 chance=chance,
-                sentence=sentence,
+                sentence=_sentence(name, chance, is_given=end <= len(prompt)),
                 alternatives=_alternatives(token, text[:start]),
                 listened_to=_attention_by_group(attention, group.start, groups),
             )
@@ -90,7 +90,7 @@ def _tokens_by_character(
             groups.append((range(first, last + 1), written))
             first = last + 1
             start += len(written)
-        elif last - first >= _MOST_BYTES:
+        elif last - first >= MAX_TOKENS_OF_CHARACTER:
             break
     return groups
 
@@ -128,17 +128,20 @@ def shown_piece(piece: str, before: str = "") -> str:
 def percent(chance: float) -> str:
     """A chance in words that fit its size."""
     if chance < 0.001:
-        return "less than 0.1%"
+        return "under 0.1%"
     if chance >= 0.995:  # not 100%: others had a chance too
-        return "more than 99%"
+        return "over 99%"
     return f"{chance:.1%}" if chance < 0.1 else f"{chance:.0%}"
 
 
-def _sentence(written: str, word: str, chance: float, is_given: bool) -> str:
-    """A sentence that names the word and its chance."""
-    name = f"“{shown_piece(written)}”"
-    if word not in (written.strip(), ""):
-        name += f" in “{word}”"
+def _name_in_word(shown: str, word: str) -> str:
+    """A token in quotation marks and, where it is only a part of a word, the whole word too."""
+    name = f"“{shown}”"
+    return name if word in (shown, "") else f"{name} in “{word}”"
+
+
+def _sentence(name: str, chance: float, is_given: bool) -> str:
+    """A sentence that names a token and its chance."""
     if is_given:
         return f"{name} was given. The model gave it a chance of {percent(chance)}."
     return f"{name} had a chance of {percent(chance)}."

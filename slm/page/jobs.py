@@ -8,11 +8,6 @@ shows how far it has come.
 import logging
 import threading
 from abc import ABC, abstractmethod
-from itertools import zip_longest
-
-import slm
-from slm.page.explanation import Explanation, explain
-from slm.page.models import LoadedModel
 
 
 class Job(ABC):
@@ -67,29 +62,3 @@ class Job(ABC):
         except Exception as error:  # nobody else would ever hear of it
             logging.getLogger(__name__).exception("A job of the page failed.")
             self.error = f"This failed: {type(error).__name__}: {error}"
-
-
-class WritingJob(Job):
-    """Write one story, or several from one beginning; then explain their words."""
-
-    def __init__(self, chosen: LoadedModel, prompt: str, settings: list[dict]):
-        super().__init__()
-        self.model_name = chosen.name
-        self.model_changed = chosen.changed
-        self.prompt = prompt
-        self.texts = [""] * len(settings)  # as far as they have been written
-        self.explanations: list[Explanation] = []  # of each text, once all are written
-        self._chosen: LoadedModel | None = chosen
-        self._settings = settings
-
-    def work(self) -> None:
-        """Write all stories at the same pace, a token of each in turn."""
-        model = self._chosen.model
-        tokenizer = self._chosen.tokenizer
-        self._chosen = None  # a story stays long, and its model need not
-        streams = [slm.stream(model, tokenizer, self.prompt, **each) for each in self._settings]
-        for pieces in zip_longest(*streams, fillvalue=""):
-            self.texts = [text + piece for text, piece in zip(self.texts, pieces)]
-            if self.should_stop:
-                break
-        self.explanations = [explain(model, tokenizer, text, self.prompt) for text in self.texts]

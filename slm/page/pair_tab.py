@@ -2,12 +2,13 @@
 
 import streamlit as st
 
-from slm.page.jobs import WritingJob
 from slm.page.models import LoadedModel
 from slm.page.prompt_row import prompt_row
 from slm.page.sampling_controls import chosen_settings, draw_controls
+from slm.page.save_buttons import save_text_button
 from slm.page.saved_state import SavedPage
 from slm.page.story_view import show_stories, written_by
+from slm.page.writing_job import WritingJob
 
 SIDES = ("left", "right")
 
@@ -28,6 +29,9 @@ def pair_tab(chosen: LoadedModel, saved: SavedPage) -> bool:
         show_stories(job, is_running, [f"story-{side}" for side in SIDES])
     if job is not None and not (begins or is_running):
         st.caption(written_by(job, chosen))
+        for number, (side, column) in enumerate(zip(SIDES, st.columns(2))):
+            with column:
+                save_text_button(job, number, f"save-{side}", f"Save the {side} story as text")
     for side, column in zip(SIDES, st.columns(2)):
         with column, st.expander(f"Settings of the {side} story"):
             draw_controls(side)

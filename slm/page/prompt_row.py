@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from slm.page.jobs import WritingJob
+from slm.page.writing_job import WritingJob
 
 IDEAS = (
     "Once upon a time, there was a little",

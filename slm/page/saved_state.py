@@ -1,4 +1,5 @@
-"""What outlives a run of the page's script, and a reload of the page: jobs and their results.
+"""What outlives a run of the page's script, and a reload of the page: jobs and their results, and
+what has been entered.
 
 Each page that is open is known by an id in its address: whoever has the address sees its stories,
 and can stop them. Fine-tuning is one for all pages, since a computer can hardly do two at a time.
@@ -6,22 +7,36 @@ and can stop them. Fine-tuning is one for all pages, since a computer can hardly
 
 import secrets
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import streamlit as st
 
-from slm.page.jobs import WritingJob
 from slm.page.tuning_job import TuningJob
+from slm.page.writing_job import WritingJob
 
 MAX_SAVED_PAGES = 100  # the oldest ones are forgotten
 
 
 @dataclass
 class SavedPage:
-    """The stories of one page: the latest one, and the latest two side by side."""
+    """What is saved of one page."""
 
-    story: WritingJob | None = None
-    pair: WritingJob | None = None
+    story: WritingJob | None = None  # the latest
+    pair: WritingJob | None = None  # the latest two side by side
+    inputs: dict[str, object] = field(default_factory=dict)  # what was entered, by widget
+
+    def restore_inputs(self, defaults: Mapping[str, object]) -> None:
+        """Fill in what a page that was reloaded has forgotten, and note what has been entered.
+
+        Call it before any widget is drawn. `defaults` names the widgets, by their keys, and what
+        they show at first.
+        """
+        state = st.session_state
+        for key, default in defaults.items():
+            if key not in state:
+                state[key] = self.inputs.get(key, default)
+            self.inputs[key] = state[key]
 
 
 class FineTuningSlot:

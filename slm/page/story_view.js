@@ -141,18 +141,12 @@ function panelContent(token, close) {
 
 function bars(alternatives) {
   const table = element("div", "bars");
-  for (const [name, chance, came] of alternatives) {
+  for (const [name, chance, percent, came] of alternatives) {
     const row = element("div", came ? "row came" : "row");
     const bar = element("span", "bar");
     bar.style.setProperty("--width", `${100 * chance}%`);
-    row.append(element("span", "name", name), bar, element("span", "chance", percent(chance)));
+    row.append(element("span", "name", name), bar, element("span", "chance", percent));
     table.append(row);
   }
   return table;
-}
-
-function percent(chance) {
-  if (chance < 0.001) return "< 0.1%";
-  if (chance >= 0.995) return "> 99%";
-  return `${(100 * chance).toFixed(chance < 0.1 ? 1 : 0)}%`;
 }

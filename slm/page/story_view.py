@@ -9,10 +9,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from slm.page.explanation import Explanation
-from slm.page.jobs import WritingJob
+from slm.page.explanation import Alternative, ExplainedToken, Explanation, percent
 from slm.page.markdown import literal
 from slm.page.models import LoadedModel
+from slm.page.writing_job import WritingJob
 
 REDRAW_SECONDS = 0.2  # while a story is written
 HTML = '<div class="view"></div>'
@@ -44,6 +44,8 @@ def _draw(job: WritingJob, was_running: bool, keys: list[str]) -> None:
         explanation = job.explanations[number] if job.explanations else None
         with column:
             _component()(key=key, data=view_data(text, job.prompt, explanation, job.is_running))
+            if job.endings[number]:
+                st.caption(ending_sentence(job, number))
     if job.error:
         st.error(literal(job.error))
 
@@ -57,27 +59,42 @@ def view_data(text: str, prompt: str, explanation: Explanation | None, is_runnin
     if explanation is None:
         return data
     data["running"] = False  # the thread may need a moment more, but the story is finished
-    tokens = [
-        {
-            "text": token.text,
-            "chance": round(token.chance, 3),
-            "sentence": token.sentence,
-            "alternatives": [
-                [alternative.name, round(alternative.chance, 4), alternative.is_actual]
-                for alternative in token.alternatives
-            ],
-            "listened": [[place, round(share, 2)] for place, share in token.listened_to],
-        }
-        for token in explanation.tokens
-    ]
-    return data | {"tokens": tokens, "rest": explanation.rest}
+    data["tokens"] = [_token_data(token) for token in explanation.tokens]
+    data["rest"] = explanation.rest
+    return data
+
+
+def _token_data(token: ExplainedToken) -> dict:
+    """A token as the component is given it; rounded, since there are hundreds of them."""
+    return {
+        "text": token.text,
+        "chance": round(token.chance, 3),
+        "sentence": token.sentence,
+        "alternatives": [_alternative_data(alternative) for alternative in token.alternatives],
+        "listened": [[place, round(share, 2)] for place, share in token.listened_to],
+    }
+
+
+def _alternative_data(alternative: Alternative) -> list:
+    chance = round(alternative.chance, 4)
+    return [alternative.name, chance, percent(alternative.chance), alternative.is_actual]
+
+
+def ending_sentence(job: WritingJob, number: int) -> str:
+    """How a story ended, its length, and how it can be written again."""
+    words = len(job.texts[number].split())
+    count = "1 word" if words == 1 else f"{words:,} words"
+    return (
+        f"{job.endings[number]} {count}. With the same beginning and settings, "
+        f"seed {job.seeds[number]} (under More settings) writes it again."
+    )
 
 
 def written_by(job: WritingJob, chosen: LoadedModel) -> str:
     """Which model has written a story, in a sentence."""
     name = literal(job.model_name)
     if job.model_name != chosen.name:
-        return f"Written by {name}, not by the model that is chosen now."
+        return f"Written by {name}. The next one will be by {literal(chosen.name)}."
     if job.model_changed != chosen.changed:
         return f"Written by {name} as it was before: it has been replaced since."
     return f"Written by {name}."

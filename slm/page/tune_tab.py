@@ -8,91 +8,68 @@ from slm.checkpoint.replacing import check_replaceable
 from slm.page.markdown import literal
 from slm.page.models import RUNS, LoadedModel
 from slm.page.saved_state import FineTuningSlot
-from slm.page.tuning_job import TuningJob
-from slm.stories.files import KINDS, parse_stories, read_stories
+from slm.page.stories_input import stories_input
+from slm.page.tuning_job import Sample, TuningJob
+from slm.stories.cleaning import SHORTEST, clean_stories
 from slm.utils.folder_marker import FINE_TUNED, folder_kind
 
+FEWEST = 2  # stories: one is kept aside to measure by
 REDRAW_SECONDS = 1.0
-SAMPLE_TITLES = ("Before your stories", "After your stories")
 
 
 def tune_tab(chosen: LoadedModel, slot: FineTuningSlot) -> bool:
     """Fine-tune the chosen model on stories that are pasted or uploaded. Whether that was begun in
     this run."""
-    is_busy = slot.is_busy
     st.write(
         "Give it stories of your own: at least two, better ten or more. They stay on this computer."
     )
-    texts = _own_texts()
-    name = st.text_input("Name of the new model", "mine", key="name", max_chars=40).strip()
-    if is_busy:
+    stories = stories_input()
+    name = st.text_input("Name of the new model", key="name", max_chars=40).strip()
+    st.caption(
+        f"It begins as a copy of {literal(chosen.name)}, and is saved in {literal(_place(name))}."
+    )
+    if slot.is_busy:
         st.fragment(_draw_progress, run_every=REDRAW_SECONDS)(slot.job)
         return False
     # No callbacks: what they are given is of the run before, when a file may not have been there.
-    agreed = False
     if st.button("Teach it", type="primary", key="teach"):
-        agreed = _is_agreed(name, chosen, texts)
+        return _begin_or_ask(chosen, slot, stories, name)
     if st.session_state.get("asked") == name:
-        agreed = _ask(name)
-    if agreed and _begin(chosen, slot, texts, name):
-        return True
-    if st.session_state.get("refused"):
-        st.error(literal(st.session_state["refused"]))
-    elif slot.job is not None:
+        return _ask(name) and _begin(chosen, slot, stories, name)
+    if slot.job is not None and slot.job is not st.session_state.get("hidden-job"):
         _draw_result(slot.job)
     return False
 
 
-def _own_texts() -> list[str]:
-    """Let stories be given; their texts. What was read of each file is said below it."""
-    pasted = st.text_area("Paste them, with two blank lines between stories", key="pasted")
-    kinds = [kind.removeprefix(".") for kind in KINDS]
-    files = st.file_uploader("or upload files", kinds, accept_multiple_files=True, key="files")
-    texts = [text for text in pasted.replace("\r", "").split("\n\n\n") if text.strip()]
-    names_before = []
-    for file in files or []:
-        names_before.append(file.name)
-        again = names_before.count(file.name)
-        name = file.name if again == 1 else f"{file.name} (number {again} of this name)"
-        try:
-            stories = _parse(file.name, file.getvalue())
-        except ValueError as error:
-            st.error(literal(str(error).replace(file.name, name)))
-            continue
-        st.caption(f"{literal(name)}: {_count(stories)}")
-        texts += stories
-    if st.checkbox("or try it with the tales of a lighthouse robot", key="tales"):
-        texts += read_stories("lighthouse")
-    return texts
+def _place(name: str) -> str:
+    """The folder of a model, as it is shown."""
+    return (RUNS / name).as_posix()
 
 
-@st.cache_data(max_entries=50, show_spinner=False)
-def _parse(name: str, content: bytes) -> list[str]:
-    """The stories of an uploaded file. Raises ValueError, naming the file."""
-    return parse_stories(name, content)
-
-
-def _count(stories: list[str]) -> str:
-    count = len([story for story in stories if story.strip()])
-    return f"{count:,} {'story' if count == 1 else 'stories'}"
-
-
-def _is_agreed(name: str, chosen: LoadedModel, texts: list[str]) -> bool:
-    """Whether fine-tuning may begin without a question; if not, say why, or ask."""
+def _begin_or_ask(chosen: LoadedModel, slot: FineTuningSlot, stories: list[str], name: str) -> bool:
+    """Begin to fine-tune, say why that cannot be, or ask whether a model may be replaced. Whether
+    it was begun."""
     state = st.session_state
     state["asked"] = None
-    state["refused"] = _problem(name, chosen, texts)
-    if state["refused"]:
+    state["hidden-job"] = slot.job  # the result of the time before is over
+    problem = _problem(name, chosen, stories)
+    if problem:
+        st.error(literal(problem))
         return False
-    has_model = (RUNS / name / "config.json").exists()
-    state["asked"] = name if has_model else None
-    return not has_model
+    if not (RUNS / name / "config.json").exists():
+        return _begin(chosen, slot, stories, name)
+    state["asked"] = name
+    _ask(name)
+    return False
 
 
-def _problem(name: str, chosen: LoadedModel, texts: list[str]) -> str:
+def _problem(name: str, chosen: LoadedModel, stories: list[str]) -> str:
     """Why fine-tuning cannot begin; nothing where it can."""
-    if not texts:
+    if not stories:
         return "Give it some stories first."
+    kept, _ = clean_stories(stories, limit=FEWEST)
+    if len(kept) < FEWEST:
+        return f"Give it at least two different stories, of {SHORTEST} letters or more each."
     if not name.replace("-", "").replace("_", "").isalnum():
         return "Give it a name of letters, digits, - and _."
     folder = RUNS / name
@@ -111,18 +88,18 @@ def _problem(name: str, chosen: LoadedModel, texts: list[str]) -> str:
     return ""
 
 
-def _begin(chosen: LoadedModel, slot: FineTuningSlot, texts: list[str], name: str) -> bool:
+def _begin(chosen: LoadedModel, slot: FineTuningSlot, stories: list[str], name: str) -> bool:
     """Begin to fine-tune; whether that could be."""
     st.session_state["asked"] = None
-    if slot.start(TuningJob(chosen, texts, RUNS / name)):
+    if slot.start(TuningJob(chosen, stories, RUNS / name)):
         return True
-    st.session_state["refused"] = "Another page is already fine-tuning a model: please wait."
+    st.error("Another page is already teaching a model: please wait until it has finished.")
     return False
 
 
 def _ask(name: str) -> bool:
     """Ask whether a model that is there may be replaced; whether the answer is yes."""
-    st.warning(f"There is a model {(RUNS / name).as_posix()} already. Replace it?")
+    st.warning(f"There is a model {_place(name)} already. Replace it?")
     row = st.container(horizontal=True)
     agreed = row.button("Replace it", key="replace")
     row.button("Leave it", key="leave", on_click=_forget_question)
@@ -156,7 +133,7 @@ def progress_sentence(job: TuningJob) -> str:
         return f"{name}: measuring and saving ..."
     parts = [f"{name}: reading your stories, round {len(progress.scores) + 1}"]
     if progress.scores:
-        parts.append(f"loss on the ones held out {progress.scores[-1]:.2f} (less is better)")
+        parts.append(f"surprise at those kept aside {progress.scores[-1]:.2f} (less is better)")
     if progress.seconds_left is not None:
         parts.append(f"at most {duration(progress.seconds_left)} left")
     return " · ".join(parts)
@@ -181,40 +158,66 @@ def _say_practice() -> None:
 
 def _draw_result(job: TuningJob) -> None:
     """What came of it."""
-    folder = job.folder
     if job.error:
         st.error(literal(job.error))
         return
     if job.was_cancelled:
         st.info("Stopped before the first round ended: nothing was saved.")
         return
-    before = job.result.before["yours"].bits_per_byte
-    after = job.result.after["yours"].bits_per_byte
-    change = f"from {before:.2f} to {after:.2f} bits per byte on the stories held out"
-    if after < before:
-        place = literal(folder.as_posix())
-        st.success(f"It has learnt from your stories: {change} (less is better). It is in {place}.")
-    else:
-        st.info("No round was better on the stories held out: the model is as it was.")
+    _draw_change(job)
     if job.is_practice:
         _say_practice()
+    place = literal(job.folder.as_posix())
     if job.result.folder is None:
-        st.error(f"It could not be saved in {folder.as_posix()}; the terminal says why.")
+        st.error(f"It could not be saved in {place}; the terminal says why.")
         return
-    st.button("Write with it", key="use", on_click=_use, args=(folder,))
-    if st.session_state["model"] == folder.as_posix():
-        st.info(f"{literal(folder.as_posix())} is chosen: go to the tab Write, and begin a story.")
-    _draw_samples(job.result.samples[:2])
+    st.button("Write with it", key="use", on_click=_use, args=(job.folder,))
+    st.caption(f"It is in {place}. {_measured(job)}")
+    _draw_samples(job.samples)
 
 
-def _draw_samples(samples: list[tuple[str, str]]) -> None:
-    """Stories before and after, side by side."""
+def _draw_change(job: TuningJob) -> None:
+    """Whether it has learnt, in plain words."""
+    before, after = _surprise(job)
+    if after < before:
+        st.success(
+            "It has learnt. Stories of yours that were kept aside, so that it never read them, "
+            f"surprise it {1 - after / before:.0%} less than before."
+        )
+    else:
+        st.info(
+            "The stories that were kept aside surprise it no less than before: it stays as it was. "
+            "More stories may help."
+        )
+
+
+def _measured(job: TuningJob) -> str:
+    """The same in numbers."""
+    before, after = _surprise(job)
+    return f"The surprise in bits per byte of text: {before:.2f} before, {after:.2f} now."
+
+
+def _surprise(job: TuningJob) -> tuple[float, float]:
+    """The score on the stories that were kept aside, before and after."""
+    before = job.result.before["yours"]
+    after = job.result.after["yours"]
+    return before.bits_per_byte, after.bits_per_byte
+
+
+def _draw_samples(samples: list[Sample]) -> None:
+    """What both models make of the first words of one's stories, side by side."""
     for sample in samples:
-        for title, story, column in zip(SAMPLE_TITLES, sample, st.columns(2)):
+        left, right = st.columns(2)
+        for column, title, story in (
+            (left, "Before your stories", sample.before),
+            (right, "After your stories", sample.after),
+        ):
             column.caption(title)
-            column.text(story)
+            rest = story.removeprefix(sample.opening)
+            column.markdown(f"**{literal(sample.opening)}**{literal(rest)}")
 
 
 def _use(folder: Path) -> None:
-    """Choose the new model on the page."""
+    """Choose the new model on the page, and go to the first tab, where stories are written."""
     st.session_state["model"] = folder.as_posix()
+    st.session_state["first-tab-opened"] += 1

@@ -53,10 +53,11 @@ def lines(
     axes = figure.subplots()
     for number, (name, curve) in enumerate(curves.items()):
         places, heights = _points(curve)
-        looks = {"color": PALETTE[number % 6], "label": drawable(name)}
+        style = {"color": PALETTE[number % 6], "label": drawable(name)}
         if markers:
-            looks |= {"marker": MARKERS[number % 6], "ms": 7}
-        axes.plot(places, heights, ls=DASHES[number % 6], **looks)
+            style["marker"] = MARKERS[number % 6]
+            style["ms"] = 7
+        axes.plot(places, heights, ls=DASHES[number % 6], **style)
     if len(curves) > 1:
         axes.legend()
     axes.set_title(title)

@@ -168,7 +168,7 @@ def _box(
     rows = [name, *lines]
     strong = {"size": 12, "weight": "bold"} if lines else {"size": 10.5}
     for index, row in enumerate(rows):
-        looks = {"size": 11, "color": "#4B5563"} if index else strong
+        style = {"size": 11, "color": "#4B5563"} if index else strong
         paper.text(
             x,
             y + 0.25 * (index - (len(rows) - 1) / 2),
@@ -176,7 +176,7 @@ def _box(
             ha="center",
             va="center",
             zorder=4,
-            **looks,
+            **style,
         )
 
 

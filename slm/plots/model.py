@@ -91,8 +91,8 @@ def embedding_map(
     names = list(dict.fromkeys(groups))
     for name, colour, marker in zip(names, PALETTE, "os^DvP", strict=False):
         inside = points[[group == name for group in groups]]
-        looks = {"color": colour, "ms": 7.5, "mec": "white", "mew": 0.6}
-        axes.plot(*inside.T, marker, label=drawable(name), **looks)
+        style = {"color": colour, "ms": 7.5, "mec": "white", "mew": 0.6}
+        axes.plot(*inside.T, marker, label=drawable(name), **style)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.26), ncols=4)
     axes.margins(0.08)
     share = spread[0] + spread[1]

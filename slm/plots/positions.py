@@ -61,8 +61,8 @@ def _draw_turns(axes: Axes, speed: float) -> None:
     for position in range(POSITIONS):
         angle = position * speed
         tip = (np.cos(angle), np.sin(angle))
-        looks = {**ARROW, "color": shades()(0.3 + 0.14 * position), "lw": 2}
-        axes.annotate("", tip, (0, 0), arrowprops=looks)
+        style = {**ARROW, "color": shades()(0.3 + 0.14 * position), "lw": 2}
+        axes.annotate("", tip, (0, 0), arrowprops=style)
         first_or_last = position in (0, POSITIONS - 1)
         if speed > 0.3 or first_or_last:
             place = (1.2 * tip[0], 1.2 * tip[1])
@@ -80,8 +80,8 @@ def rotary_distance(*, head_dim: int = 64, theta: float = 10_000.0) -> Figure:
     distances = np.arange(0, 65)
     dots = np.cos(distances[:, None] * speeds).mean(axis=1)
     axes.plot(distances, dots, color="#9AA3AF", lw=1.5, label="worked out from the distance")
-    looks = ((64, BLUE, "o"), (128, ORANGE, "s"), (200, GREEN, "^"))
-    for number, (query, colour, marker) in enumerate(looks):
+    queries = ((64, BLUE, "o"), (128, ORANGE, "s"), (200, GREEN, "^"))  # a position each
+    for number, (query, colour, marker) in enumerate(queries):
         keys = query - distances[number * 2 :: 6]
         turned_query = np.exp(1j * query * speeds)
         turned_keys = np.exp(1j * np.outer(keys, speeds))

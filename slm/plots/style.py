@@ -19,10 +19,18 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 # Okabe and Ito's palette, which stays apart for colour-blind eyes.
-BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-PURPLE, SKY, YELLOW = "#CC79A7", "#56B4E9", "#F0E442"
+BLUE = "#0072B2"
+ORANGE = "#E69F00"
+GREEN = "#009E73"
+VERMILION = "#D55E00"
+PURPLE = "#CC79A7"
+SKY = "#56B4E9"
 PALETTE = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
-INK, MUTED, FAINT, PALE = "#222222", "#6B7280", "#D9DCE1", "#F1F3F5"
+# Greys, from the darkest to the lightest: text, labels, lines, empty cells.
+INK = "#222222"
+MUTED = "#6B7280"
+FAINT = "#D9DCE1"
+PALE = "#F1F3F5"
 
 ARROW = {"arrowstyle": "-|>", "color": MUTED, "lw": 1.4, "shrinkA": 0, "shrinkB": 0}
 HEADING = {"weight": "bold", "size": 13}  # where a title is not an axes' own
@@ -112,7 +120,8 @@ def _png(figure: Figure) -> bytes:
     """Return the figure as a PNG of 256 colours, which keeps notebooks small."""
     from PIL import Image
 
-    full, small = BytesIO(), BytesIO()
+    full = BytesIO()
+    small = BytesIO()
     figure.savefig(full, format="png")
     with Image.open(full) as image:
         reduced = image.convert("RGB").quantize(
@@ -189,15 +198,15 @@ def heat_map(
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    for (row, column), value in np.ndenumerate(values if number else values[:0]):
-        dark = np.isfinite(value) and value - low > 0.6 * (high - low)
-        axes.text(
-            column,
-            row,
-            format(value, number).replace("-", "−") if np.isfinite(value) else "−∞",
-            ha="center",
-            va="center",
-            size=size,
-            color="white" if dark else INK if np.isfinite(value) else MUTED,
-        )
+    if not number:
+        return image
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isfinite(value):
+            text = "−∞"
+            ink = MUTED
+        else:
+            text = format(value, number).replace("-", "−")
+            is_dark = value - low > 0.6 * (high - low)
+            ink = "white" if is_dark else INK
+        axes.text(column, row, text, ha="center", va="center", size=size, color=ink)
     return image

@@ -119,7 +119,9 @@ def story_and_curve(
     and quoted beside it; `milestones` names their steps, otherwise the first, a middle and the
     last are taken. Where the story begins with `prompt`, that part is bold.
     """
-    wide, deep, split = (11.0, 4.6, 6.0)
+    wide = 11.0
+    deep = 4.6
+    split = 6.0  # where the curve ends and the story begins
     figure = blank(wide, deep)
     figure.set_layout_engine("constrained", rect=(0, 0, split / wide, 1))
     axes = figure.subplots()
@@ -128,17 +130,17 @@ def story_and_curve(
     paper.set_zorder(3)
     _mark_milestones(axes, paper, history, _milestones(history.evaluations, milestones))
     paper.plot([split + 0.25] * 2, [0.35, deep - 0.35], color=FAINT, lw=1)
-    size, rows = _fit(story, width=wide - split - 0.9, most=deep - 0.7, lead=prompt)
+    size, rows = _fit(story, width=wide - split - 0.9, max_height=deep - 0.7, lead=prompt)
     top = (deep - height(rows, size)) / 2
     typeset(paper, rows, x=split + 0.55, y=top, size=size, lead_colour=BLUE)
     return describe(figure, f"{_loss_in_words(history)} Beside it a story: {story}")
 
 
-def _fit(story: str, *, width: float, most: float, lead: str) -> tuple[int, list]:
-    """The largest size in which a story is no higher than `most`, and its lines in it."""
+def _fit(story: str, *, width: float, max_height: float, lead: str) -> tuple[int, list]:
+    """The largest size in which a story is no higher than `max_height`, and its lines in it."""
     for size in (16, 15, 14, 13, 12, 11):
         rows = wrap(story, width=width, size=size, lead=lead)
-        if height(rows, size) < most:
+        if height(rows, size) < max_height:
             return size, rows
     return 11, wrap(story, width=width, size=11, lead=lead, lines=16)
 
@@ -198,9 +200,16 @@ def _losses(history: Any) -> tuple[np.ndarray, np.ndarray, float]:
         window = np.ones(max(1, len(losses) // 60))
         weight = np.convolve(np.ones(len(losses)), window, "same")
         smooth = np.convolve(losses, window, "same") / weight
-    most = tokens.max(initial=1)
-    unit = 1e6 if most >= 2e6 else 1e3 if most >= 2e3 else 1.0
-    return tokens, smooth, unit
+    return tokens, smooth, _unit(tokens.max(initial=1))
+
+
+def _unit(tokens: float) -> float:
+    """In millions, thousands or ones, so that so many tokens are a short number."""
+    if tokens >= 2e6:
+        return 1e6
+    if tokens >= 2e3:
+        return 1e3
+    return 1.0
 
 
 def _draw_loss(
@@ -220,8 +229,8 @@ def _draw_loss(
     values = [one.nats_per_token for one in history.evaluations]
     if values:
         at = [one.tokens / unit for one in history.evaluations]
-        looks = {"color": ORANGE, "ms": 6.5, "mec": "#222222", "mew": 0.7}
-        axes.plot(at, values, "o", label="validation", clip_on=False, zorder=4, **looks)
+        style = {"color": ORANGE, "ms": 6.5, "mec": "#222222", "mew": 0.7}
+        axes.plot(at, values, "o", label="validation", clip_on=False, zorder=4, **style)
     for name, loss in (baselines or {}).items():
         axes.axhline(loss, color=MUTED, lw=1.1, ls=(0, (5, 3)), label=name)
     heights = [loss for loss in (*raw, *values, *(baselines or {}).values()) if np.isfinite(loss)]

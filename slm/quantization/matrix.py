@@ -68,6 +68,7 @@ def quantize(model: Transformer, bits: int = 8, group_size: int | None = None) -
 
     Raises ValueError for other bits, or a group size that does not divide the matrices' columns.
     """
+    bits = check_number("bits", bits, whole=True)  # NumPy's numbers too
     check_choice("bits", bits, 8, 4)
     if group_size is not None:
         group_size = check_number("group_size", group_size, whole=True, low=1)

@@ -12,8 +12,8 @@ from slm.utils.printing import say
 from slm.utils.settings_checks import check_number
 
 PRACTICE = "practice corpus"
-MOST_PRACTICE_STORIES = 20_000  # more of them would hardly say anything new
-HELD_OUT_SHARE = 10  # one story of so many is held out to validate on
+MAX_PRACTICE_STORIES = 20_000  # more of them would hardly say anything new
+STORIES_PER_HELD_OUT = 10  # one of so many is held out to validate on
 FEW = 20  # stories: with fewer, scores on those held out say little
 
 
@@ -31,22 +31,22 @@ def load_stories(
     cannot be reached, those that are kept, even if fewer; else a practice corpus, said loudly.
     """
     n = check_number("n, the number of stories to train on,", n, whole=True, low=1)
-    most_held_out = max(n // HELD_OUT_SHARE, 100)
+    max_held_out = max(n // STORIES_PER_HELD_OUT, 100)
     origin = ""
     if source is not None:
         texts = as_texts(source)
-        stories = _split(texts, _source_name(source), n, most_held_out, seed)
+        stories = _split(texts, _source_name(source), n, max_held_out, seed)
     else:
         try:
-            stories, origin = load_tinystories(n, most_held_out)
+            stories, origin = load_tinystories(n, max_held_out)
         except ConnectionError as error:
-            stories = _load_practice(n, most_held_out, seed, reason=str(error))
+            stories = _load_practice(n, max_held_out, seed, reason=str(error))
     _print_summary(stories, origin)
     return stories
 
 
-def _split(texts: Iterable[str], source: str, n: int, most_held_out: int, seed: int) -> Stories:
-    """Clean and shuffle the stories; hold a tenth of them out, at most `most_held_out`."""
+def _split(texts: Iterable[str], source: str, n: int, max_held_out: int, seed: int) -> Stories:
+    """Clean and shuffle the stories; hold a tenth of them out, at most `max_held_out`."""
     stories, cleaning = clean_stories(texts)
     if len(stories) < 2:
         raise ValueError(
@@ -55,7 +55,7 @@ def _split(texts: Iterable[str], source: str, n: int, most_held_out: int, seed: 
             f"in a .txt file, put {END} between them."
         )
     Random(seed).shuffle(stories)
-    held_out = min(_held_out_count(len(stories)), most_held_out)
+    held_out = min(_held_out_count(len(stories)), max_held_out)
     if len(stories) < FEW:
         say(
             f"{source} holds {len(stories)} stories, and {held_out} of them are held out to "
@@ -76,7 +76,7 @@ def _held_out_count(stories: int) -> int:
     """A tenth of the stories; of a few, two, as long as two are left to train on."""
     if stories < 4:
         return 1
-    return max(stories // HELD_OUT_SHARE, 2)
+    return max(stories // STORIES_PER_HELD_OUT, 2)
 
 
 def _source_name(source: object) -> str:
@@ -88,15 +88,15 @@ def _source_name(source: object) -> str:
     return "your stories"
 
 
-def _load_practice(n: int, most_held_out: int, seed: int, reason: str) -> Stories:
+def _load_practice(n: int, max_held_out: int, seed: int, reason: str) -> Stories:
     """The practice corpus, with a notice that cannot be overlooked."""
     line = "=" * 80
     say(line)
     say("NOT TINYSTORIES: THESE ARE SIMPLE STORIES MADE UP FOR PRACTICE")
     say(f"Why: {reason}. To try again: load_stories()")
     say(line)
-    texts = practice_stories(min(n + most_held_out, MOST_PRACTICE_STORIES), seed=seed)
-    return _split(texts, PRACTICE, n, most_held_out, seed)
+    texts = practice_stories(min(n + max_held_out, MAX_PRACTICE_STORIES), seed=seed)
+    return _split(texts, PRACTICE, n, max_held_out, seed)
 
 
 def _print_summary(stories: Stories, origin: str) -> None:

@@ -4,7 +4,6 @@ as is needed, and kept in the cache folder (optional: the package also works wit
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from slm.stories.cleaning import Stories, clean_stories
 from slm.utils.files import cache_folder, write
-from slm.utils.printing import say
+from slm.utils.printing import BarOutput, say
 
 REPO = "roneneldan/TinyStories"
 TIMEOUT = 2.5  # seconds that the hub has to answer
@@ -120,7 +119,8 @@ def fetch(n: int, held_out: int) -> RawStories:
 
     Raises ConnectionError, with the reason in half a sentence.
     """
-    if reason := why_unavailable():
+    reason = why_unavailable()
+    if reason:
         raise ConnectionError(reason)
     train: list[str] = []
     validation: list[str] = []
@@ -137,11 +137,15 @@ def fetch(n: int, held_out: int) -> RawStories:
 def _fetch_split(split: str, wanted: int, stories: list[str]) -> None:
     """Append the stories of one split to `stories`, one by one: those before an error count."""
     enough = wanted + wanted // 20 + 100  # cleaning will drop some
-    progress = tqdm(total=enough, desc=f"Fetching {split} stories", leave=False, file=sys.stdout)
-    with progress:
-        for story in islice(stream(split), enough):
-            stories.append(story)
-            progress.update()
+    fetched = tqdm(
+        islice(stream(split), enough),
+        f"Fetching {split} stories",
+        total=enough,
+        leave=False,
+        file=BarOutput(),
+    )
+    for story in fetched:
+        stories.append(story)
     if not stories:
         raise ValueError(f"no stories in {split}")
 

@@ -86,11 +86,7 @@ class Tokenizer:
                 pass  # a lone surrogate, which only `encode` can replace
             else:
                 return ids.astype(self.dtype)
-        ids = []
-        for text in texts:
-            ids.extend(self.encode(text))
-            ids.append(self.eot_id)
-        return np.array(ids, self.dtype)
+        return encode_each(self, texts)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of all `ids`: `eot_id` gives "<|endoftext|>", a cut-off character gives U+FFFD."""
@@ -145,6 +141,15 @@ class Tokenizer:
             "tokenizer.json": text.encode(),
             "tokenizer_config.json": (_BUNDLED / "tokenizer_config.json").read_bytes(),
         }
+
+
+def encode_each(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
+    """The ids of texts, each encoded by itself and with `eot_id` after it, as one array."""
+    ids = []
+    for text in texts:
+        ids.extend(tokenizer.encode(text))
+        ids.append(tokenizer.eot_id)
+    return np.array(ids, tokenizer.dtype)
 
 
 def load_tokenizer(name_or_path: str | Path = "stories") -> Tokenizer:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from slm.tokenizer.byte_pair import unicode_to_bytes
+from slm.tokenizer.byte_pair import encode_each, unicode_to_bytes
 from slm.tokenizer.detokenizer import REPLACEMENT_CHARACTER, IncrementalDetokenizer
 from slm.tokenizer.saving import save_tokenizer
 from slm.utils.files import expand_home
@@ -66,11 +66,7 @@ class PretrainedTokenizer:
 
     def encode_many(self, texts: Sequence[str]) -> np.ndarray:
         """What `encode` gives for each of `texts`, with `eot_id` after it, as one array."""
-        ids = []
-        for text in texts:
-            ids.extend(self.encode(text))
-            ids.append(self.eot_id)
-        return np.array(ids, self.dtype)
+        return encode_each(self, texts)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of all `ids`, special tokens included, as `decode` of transformers gives it.

@@ -29,16 +29,19 @@ class Budget:
 
     def progress(self, step: int, seconds: float) -> float:
         """How far along a run is after `step` steps and `seconds`, from 0 to 1."""
-        done = step / self.steps if self.steps else seconds / 60 / self.minutes
-        return min(1.0, done)
+        if self.steps:
+            return min(1.0, step / self.steps)
+        return min(1.0, seconds / 60 / self.minutes)
 
     def learning_rate(self, config: TrainConfig, step: int, progress: float) -> float:
         """The learning rate of step number `step`, before which the run was at `progress`."""
         if config.schedule:
             return config.schedule[step - 1]
-        # The rate at the step's middle, so that none is 0; by the clock only its start is known.
-        middle = (step - 0.5) / self.steps if self.steps else max(progress, 1e-3)
-        return config.learning_rate * learning_rate_factor(middle, config)
+        if self.steps:
+            middle = (step - 0.5) / self.steps  # of the step: at its beginning the first rate is 0
+            return config.learning_rate * learning_rate_factor(middle, config)
+        beginning = max(progress, 1e-3)  # by the clock, nothing later is known
+        return config.learning_rate * learning_rate_factor(beginning, config)
 
     def evaluations_due(self, config: TrainConfig, step: int, progress: float) -> int:
         """How many of the run's evaluations should have been made after step number `step`."""

@@ -17,7 +17,7 @@ from slm.tokenizer.byte_pair import Tokenizer
 def add_soft_targets(
     batches: Batches, config: TrainConfig, student: Transformer, tokenizer: Tokenizer
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches `(x, y)`, with soft targets `(B, T, V)` instead of the token ids y `(B, T)`.
+    """The batches, with soft targets `(B, T, V)` in place of the target ids `(B, T)`.
 
     A share of `config.distillation` of each target is the distribution that a teacher expects, the
     rest is the token that follows in the text (Hinton et al. 2015, arXiv:1503.02531). A teacher
@@ -61,8 +61,9 @@ def _soft_batches(
     for inputs, targets in batches:
         inputs = inputs.to(device)  # (B, T)
         # Seeded by the place in the data, so that a resumed run draws the same teachers.
-        place = batches.state + sum(read for _, _, read in batches.unfinished)
-        teacher = np.random.default_rng(place).choice(teachers)
+        ids_read = sum(read for _, _, read in batches.unfinished)
+        generator = np.random.default_rng(batches.stories_drawn + ids_read)
+        teacher = generator.choice(teachers)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             logits = teacher(inputs)  # (B, T, V)
         yield inputs, soft_targets(logits, targets.to(device), config.distillation)

@@ -9,10 +9,10 @@ from slm.model.transformer import Transformer
 from slm.settings import TrainConfig
 from slm.stories.opening import commonest_opening
 from slm.tokenizer.byte_pair import Tokenizer
-from slm.training.budget import Budget
 from slm.training.history import History, Step, StepEvaluation
 from slm.training.progress import ProgressBar
 from slm.training.run_folder import RunFolder
+from slm.training.setup import TrainingSetup
 from slm.training.state import TrainingState
 from slm.utils.printing import say
 
@@ -23,21 +23,19 @@ class EvaluateAndSave:
     def __init__(
         self,
         state: TrainingState,
-        tokenizer: Tokenizer,
+        setup: TrainingSetup,
         stories: list[str],
-        config: TrainConfig,
-        budget: Budget,
         folder: RunFolder,
         bar: ProgressBar,
     ):
-        self.tokenizer = tokenizer
+        self.tokenizer = setup.tokenizer
+        self.config = setup.config
+        self.budget = setup.budget
         self.stories = stories
-        self.config = config
-        self.budget = budget
         self.folder = folder
         self.bar = bar
         # A run that was taken further may have been evaluated more often than it now would be.
-        due = budget.evaluations_due(config, len(state.history.steps), state.progress)
+        due = self.budget.evaluations_due(self.config, len(state.history.steps), state.progress)
         self.evaluations_made = min(due, len(state.history.evaluations))
 
     def __call__(self, state: TrainingState) -> None:

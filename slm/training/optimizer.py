@@ -16,8 +16,9 @@ Optimizers = list[torch.optim.Optimizer]
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     """Bring every singular value of matrices `(..., rows, columns)` to about 1.
 
-    This is the Newton-Schulz iteration of Jordan et al. 2024. It consists of matrix products only,
-    so that it is fast, and it is exact enough in bfloat16.
+    This is the Newton-Schulz iteration of Jordan et al. 2024, with the coefficients found there: in
+    few steps they raise even small singular values to between 0.7 and 1.2. It consists of matrix
+    products only, so that it is fast, and it is exact enough in bfloat16.
     """
     is_tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if is_tall else matrices
@@ -56,7 +57,7 @@ class Muon(torch.optim.Optimizer):
                     weight.sub_(update, alpha=step_size)
 
     def _nesterov_momentum(self, weight: Tensor, group: dict) -> Tensor:
-        """Add the gradient to the moving average, and look one step ahead."""
+        """Add the gradient to the moving average; return that of the step after this one."""
         state = self.state[weight]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(weight)

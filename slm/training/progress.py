@@ -18,7 +18,7 @@ from slm.training.state import TrainingState
 from slm.utils.printing import printable
 
 BAR = "{percentage:3.0f}%|{bar:24}| {elapsed} gone, {remaining} left{postfix}"
-SAME_WISH = 1.0  # seconds in which a second Ctrl-C is the first one, passed on
+SAME_SIGNAL_SECONDS = 1.0  # in which a second signal is the first one, passed on
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
@@ -95,9 +95,9 @@ def stop_after_step() -> Iterator[StopRequest]:
 
     So do a notebook's stop button, and the signals by which a computer that shuts down, a notebook
     server, a scheduler or a closed terminal ends a process. A second Ctrl-C interrupts at once, if
-    it comes a second later: sooner, it is the same wish. Terminals and launchers such as torchrun
-    both pass Ctrl-C on, and a shutdown sends SIGTERM and then SIGHUP. Outside the main thread,
-    where Python handles no signals, nothing changes.
+    it comes a second later: sooner, it is the first one again. Terminals and launchers such as
+    torchrun both pass Ctrl-C on, and a shutdown sends SIGTERM and then SIGHUP. Outside the main
+    thread, where Python handles no signals, nothing changes.
     """
     stop = StopRequest()
 
@@ -106,7 +106,7 @@ def stop_after_step() -> Iterator[StopRequest]:
         now = time.monotonic()
         if stop.seconds is None:
             stop.seconds = now
-        elif signal_number == signal.SIGINT and now - stop.seconds > SAME_WISH:
+        elif signal_number == signal.SIGINT and now - stop.seconds > SAME_SIGNAL_SECONDS:
             raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():

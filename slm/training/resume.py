@@ -2,39 +2,32 @@
 
 import torch
 
-from slm.hardware.processes import ProcessGroup
-from slm.settings import TrainConfig
-from slm.tokenizer.byte_pair import Tokenizer
 from slm.training.budget import Budget
 from slm.training.history import History
 from slm.training.run_folder import RunFolder
 from slm.training.run_settings import BUDGET_SETTINGS, CHANGEABLE_WITH_BUDGET, changed_settings
+from slm.training.setup import TrainingSetup
 from slm.training.state import TrainingState
 from slm.training.state_file import damage_error, read_metadata, read_tensors, restore_tensors
 from slm.utils.printing import say
 
 
-def open_run(
-    folder: RunFolder,
-    state: TrainingState,
-    config: TrainConfig,
-    budget: Budget,
-    tokenizer: Tokenizer,
-    processes: ProcessGroup,
-    fresh: bool,
-) -> None:
+def open_run(folder: RunFolder, state: TrainingState, setup: TrainingSetup, fresh: bool) -> None:
     """Resume the run in the folder, or begin one; seed PyTorch's generator, which dropout uses."""
-    if not fresh and resume(folder, state, budget):
+    seed = setup.config.seed
+    processes = setup.processes
+    if not fresh and resume(folder, state, setup.budget):
         if processes.is_first:
             _report_resumed(folder, state)
             if state.progress >= 1:
-                folder.repair_model(state, tokenizer)
+                folder.repair_model(state, setup.tokenizer)
     else:
         if processes.is_first:
             folder.clear()
-        torch.manual_seed(config.seed)
-    if not processes.is_first:  # each process drops other numbers
-        seed = (config.seed + processes.rank) * 2**32 + state.batches.state
+        torch.manual_seed(seed)
+    if not processes.is_first:
+        # Dropout must not set the same numbers to zero in every process, nor after each resumption.
+        seed = (seed + processes.rank) * 2**32 + state.batches.stories_drawn
         torch.manual_seed(seed % 2**63)
 
 
@@ -54,7 +47,7 @@ def resume(folder: RunFolder, state: TrainingState, budget: Budget) -> bool:
         state.batches.unfinished = metadata.get("unfinished", [])
     except ValueError as error:
         raise damage_error(folder.state_file, error) from None
-    state.batches.state = metadata["batches"]
+    state.batches.stories_drawn = metadata["batches"]
     restore_tensors(tensors, state.model, state.optimizers)
     if metadata.get("scaler") and state.scaler.is_enabled():
         state.scaler.load_state_dict(metadata["scaler"])

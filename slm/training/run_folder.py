@@ -16,8 +16,10 @@ from slm.training.history import History, Run
 from slm.training.state import TrainingState
 from slm.training.state_file import read_metadata, save_state
 from slm.utils.files import write
-from slm.utils.folder_marker import RUN, claim_folder, lock_folder
+from slm.utils.folder_marker import RUN, claim_folder, folder_kind, lock_folder
 from slm.utils.printing import say
+
+BYTES_PER_WEIGHT = 16  # in a run's files: the model 4; its state 4, and up to two moments of 4
 
 
 class SaveError(OSError):
@@ -43,7 +45,7 @@ class RunFolder:
         self.settings = settings
         self.state_file = path / "training.safetensors"
         self.saved_steps: int | None = None
-        self._failing = False
+        self._failing = False  # whether the latest save failed
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -54,6 +56,7 @@ class RunFolder:
         """
         with ExitStack() as stack:
             try:
+                self._check_unclaimed()
                 claim_folder(self.path, RUN)
                 stack.enter_context(lock_folder(self.path))
             except OSError as error:
@@ -63,6 +66,19 @@ class RunFolder:
                         "name a folder that can be written."
                     ) from None
             yield
+
+    def _check_unclaimed(self) -> None:
+        """Raise ValueError for files of something else, as of a project, that a run would replace.
+
+        What this package saved has a marker, or the files of an earlier version.
+        """
+        if folder_kind(self.path) is not None:
+            return
+        for name in ("config.json", "history.json"):
+            if (self.path / name).exists():
+                raise ValueError(
+                    f"{self.path / name} does not belong to a training run: name another folder."
+                )
 
     def _is_finished(self) -> bool:
         try:
@@ -87,7 +103,7 @@ class RunFolder:
         """
         metadata = {
             "settings": self.settings,
-            "batches": state.batches.state,
+            "batches": state.batches.stories_drawn,
             "unfinished": state.batches.unfinished,
             "scaler": state.scaler.state_dict(),
             "share": state.progress,  # so named since the first version of the file
@@ -137,15 +153,13 @@ class RunFolder:
             say(f"An error ended training after step {steps:,}, which is saved in {self.path}.")
 
     def _failure(self, error: Exception, state: TrainingState) -> str:
-        """What could not be saved and why, how many bytes it takes, and what is safe."""
-        number = getattr(error, "errno", None)
-        reason = os.strerror(number) if number else str(error) or type(error).__name__
+        """A sentence: what could not be saved and why, how large it is, and what is safe."""
         weights = sum(weight.numel() for weight in state.model.parameters())
-        size = 4 * 4 * weights  # 4 bytes each: the model, and its state with up to two moments
+        megabytes = BYTES_PER_WEIGHT * weights / 1e6
         safe = f"step {self.saved_steps:,} is" if self.saved_steps else "nothing yet is"
         return (
-            f"Step {len(state.history.steps):,} could not be saved in {self.path} ({reason}; it "
-            f"takes about {size / 1e6:,.0f} MB): {safe} safe there."
+            f"Step {len(state.history.steps):,} could not be saved in {self.path} "
+            f"({_reason(error)}; it takes about {megabytes:,.0f} MB): {safe} safe there."
         )
 
     def _save_model(self, state: TrainingState, tokenizer: Tokenizer) -> None:
@@ -182,6 +196,14 @@ class RunFolder:
                 for name, weight in state.model.state_dict().items()
             )
         )
+
+
+def _reason(error: Exception) -> str:
+    """Why a file could not be written, in a few words."""
+    number = getattr(error, "errno", None)  # a MemoryError has none
+    if number:
+        return os.strerror(number)
+    return str(error) or type(error).__name__
 
 
 def _history_file(history: History) -> bytes:

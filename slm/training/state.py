@@ -1,10 +1,10 @@
 """The state of a training run: all that changes from step to step."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch.amp import GradScaler
 
-from slm.batches import Batches
 from slm.model.transformer import Transformer
 from slm.training.history import History
 from slm.training.optimizer import Optimizers
@@ -16,7 +16,7 @@ class TrainingState:
 
     model: Transformer
     optimizers: Optimizers
-    batches: Batches
+    batches: Iterator  # of training, `Batches`: its place in the data is saved
     scaler: GradScaler
     history: History
     progress: float = 0.0  # of the budget, from 0 to 1

@@ -41,8 +41,8 @@ def save_state(path: Path, model: Transformer, optimizers: Optimizers, metadata:
     if torch.cuda.is_available():
         tensors["random/cuda"] = torch.cuda.get_rng_state()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(metadata)
-    header = {"facts": text, "digest": state_digest(text, tensors)}
+    metadata_json = json.dumps(metadata)
+    header = {"facts": metadata_json, "digest": state_digest(metadata_json, tensors)}
     write(path, safetensors.torch.save(tensors, header))
 
 
@@ -84,6 +84,7 @@ def read_tensors(path: Path, model: Transformer, optimizers: Optimizers) -> dict
         if "digest" in header and header["digest"] != state_digest(header["facts"], tensors):
             raise ValueError("its content and its digest differ")
         _check_numbers(tensors)
+        torch.Generator().set_state(tensors["random/cpu"])  # RuntimeError if it is no such state
     except KeyError as error:
         raise damage_error(path, f"there is no {error}") from None
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
@@ -118,9 +119,11 @@ def _check_tensors(file: safe_open, model: Transformer, optimizers: Optimizers) 
     expected = _expected_tensors(model, optimizers)
     found = set(file.keys())
     optional = {name for name in expected if name.startswith("optimizer/")} | {"random/cuda"}
-    if unknown := found - set(expected):
+    unknown = found - set(expected)
+    if unknown:
         raise ValueError(f"it has an unknown tensor {min(unknown)!r:.80}")
-    if missing := set(expected) - optional - found:
+    missing = set(expected) - optional - found
+    if missing:
         raise ValueError(f"it has no tensor {min(missing)!r}")
     for name in found:
         part = file.get_slice(name)
@@ -153,8 +156,8 @@ def _check_optimizer_is_whole(found: set[str], number: int, optimizer: object) -
     """A weight has all of its optimizer's tensors, or, where no step counted yet, none of them."""
     for index in range(len(_weights(optimizer))):
         names = state_names(optimizer)
-        there = {name for name in names if f"optimizer/{number}/{index}/{name}" in found}
-        if there and there != names:
+        names_found = {name for name in names if f"optimizer/{number}/{index}/{name}" in found}
+        if names_found and names_found != names:
             raise ValueError(f"it has only a part of optimizer/{number}/{index}")
 
 
@@ -182,8 +185,8 @@ def _check_metadata(metadata: object) -> None:
     for record in metadata.get("unfinished", []):
         _check_unfinished(record)
     _check_scaler(metadata.get("scaler", {}))
-    history = metadata["history"]
-    steps, evaluations = history["steps"], history["evaluations"]
+    steps = metadata["history"]["steps"]
+    evaluations = metadata["history"]["evaluations"]
     if not steps:
         raise ValueError("its history has no steps")
     for number, step in enumerate(steps, start=1):

@@ -18,13 +18,21 @@ def say_once(text: str) -> None:
     say(text)
 
 
-def can_print() -> bool:
-    """Whether standard output is there and open."""
-    try:
-        sys.stdout.flush()
-    except (AttributeError, OSError, ValueError):  # none, as under pythonw; gone; closed
-        return False
-    return True
+class BarOutput:
+    """Standard output for a progress bar, which goes on where nothing can be written to it."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(sys.stdout, name)  # encoding, fileno: how a bar can be drawn
+
+    def write(self, text: str) -> None:
+        """Write the text, unless standard output is closed, full or gone."""
+        with suppress(AttributeError, OSError, ValueError):
+            sys.stdout.write(text)
+
+    def flush(self) -> None:
+        """Flush what was written, unless standard output is closed, full or gone."""
+        with suppress(AttributeError, OSError, ValueError):
+            sys.stdout.flush()
 
 
 def printable(text: str, stream: TextIO | None = None) -> str:

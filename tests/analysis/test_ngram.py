@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from slm.analysis.ngram import NGram
+from slm.stories.cleaning import Cleaning, Stories
 from slm.stories.practice import practice_stories
 from slm.tokenizer.training import train_tokenizer
 
@@ -88,6 +89,10 @@ def test_more_context_helps_on_text_of_the_same_kind():
         (STORIES, {"n": 0}, "n must be"),
         (STORIES, {"n": 5}, "n must be"),
         (STORIES, {"n": 2.5}, "n must be"),
+        (STORIES, {"n": 2.0}, "n must be"),
+        (STORIES, {"discount": None}, "discount must be"),
+        ("a story", {}, "no stories"),
+        (["a story", None], {}, "number 2 of the stories is None"),
         (STORIES, {"discount": 1.0}, "discount must be"),
         (STORIES, {"discount": 0.0}, "discount must be"),
     ],
@@ -102,6 +107,12 @@ def test_a_vocabulary_of_which_runs_cannot_be_numbered_is_refused():
     large = SimpleNamespace(vocab_size=128_256)  # that of Llama 3
     with pytest.raises(ValueError, match="Runs of 4 of 128,256 tokens have no number"):
         NGram(STORIES, large, n=4)
+
+
+def test_of_loaded_stories_the_training_stories_are_counted(tokenizer):
+    stories = Stories(STORIES, ["Another."], "mine", False, Cleaning(3, 0, 0, 0, 0, 3))
+    expected = NGram(STORIES, tokenizer, 2).evaluate(["A cat."])
+    assert NGram(stories, tokenizer, np.int64(2)).evaluate(["A cat."]) == expected
 
 
 @pytest.mark.parametrize("stories", [[], "a story"])

@@ -57,6 +57,12 @@ def test_no_stories_are_refused(given):
         longest_copies(*given)
 
 
+@pytest.mark.parametrize("measure", [distinct, repetition])
+def test_one_text_is_no_list_of_stories(measure):
+    with pytest.raises(ValueError, match="list of stories"):
+        measure("a b c d e")
+
+
 def test_distinct_and_repetition_count_runs_of_words():
     assert distinct(["a b c", "a b d"], n=2) == 3 / 4  # a b, b c, a b, b d
     assert distinct(["a b", "a b"], n=3) == 0

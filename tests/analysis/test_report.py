@@ -1,3 +1,4 @@
+import errno
 from html.parser import HTMLParser
 
 import pytest
@@ -70,6 +71,12 @@ def test_a_tokenizer_of_another_model_is_refused(random_model, stories, tmp_path
     assert not (tmp_path / "x.html").exists()
 
 
+def test_a_list_of_stories_is_refused_as_none_are_held_out(random_model, tokenizer, tmp_path):
+    with pytest.raises(ValueError, match=r"^Give stories as slm\.load_stories\(\) does"):
+        story_report(random_model(), tokenizer, practice_stories(9), file=tmp_path / "x.html")
+    assert not (tmp_path / "x.html").exists()
+
+
 def test_a_page_that_cannot_be_written_is_refused_before_anything_is_measured(
     random_model, tokenizer, stories, tmp_path, monkeypatch
 ):
@@ -79,6 +86,20 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_is_measured(
         story_report(random_model(), tokenizer, stories, file=tmp_path)
     with pytest.raises(OSError, match="cannot be written: a file is where a folder must be"):
         story_report(random_model(), tokenizer, stories, file=tmp_path / "a file" / "page.html")
+
+
+def test_a_disk_that_is_full_at_the_end_is_said_with_the_pages_name(
+    random_model, tokenizer, stories, tmp_path, monkeypatch
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", ".hidden.part")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setattr("slm.analysis.report.write", full)
+    with pytest.raises(OSError, match=r"page\.html cannot be written: the disk is full") as caught:
+        story_report(random_model(), tokenizer, stories, file="~/page.html", samples=1)
+    assert str(caught.value).startswith(str(tmp_path))
 
 
 def test_the_share_that_stops_is_the_share_of_rows_with_an_end(random_model, tokenizer):
@@ -110,4 +131,4 @@ def test_hardest_words_adds_up_the_tokens_of_a_word(tokenizer):
         word: (loss, count) for word, loss, count in hardest_words(nats, tokenizer, stories, 2)
     }
     assert found == {word: (pytest.approx(sum(x) / len(x)), len(x)) for word, x in expected.items()}
-    assert hardest_words(nats, tokenizer, stories, least=4) == []
+    assert hardest_words(nats, tokenizer, stories, min_count=4) == []

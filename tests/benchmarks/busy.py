@@ -21,7 +21,8 @@ from slm.hardware.threads import AdaptiveThreads
 from slm.training.optimizer import make_optimizers
 from slm.training.step import make_scaler, train_step
 
-PLAIN, ADAPTIVE = "PyTorch's threads", "adapted to free cores"
+PLAIN = "PyTorch's threads"
+ADAPTIVE = "adapted to free cores"
 CANDIDATES = {  # name: OpenMP's environment variables
     PLAIN: {},
     ADAPTIVE: {},
@@ -45,7 +46,7 @@ def work(options: argparse.Namespace) -> None:
     config = slm.TrainConfig(steps=1)
     optimizers = make_optimizers(model, config)
     generator = torch.Generator().manual_seed(0)
-    shape = config.batch_size, model.config.context_length + 1
+    shape = (config.batch_size, model.config.context_length + 1)
     ids = torch.randint(model.config.vocab_size, shape, generator=generator)
 
     def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -21,16 +21,10 @@ def machine(*packages: str, threads: int | None = None) -> str:
 
     from slm.hardware.precision import pick_precision
 
-    name, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text(encoding="utf-8").splitlines()
-        named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        name = (named or [name])[0]
-    elif sys.platform == "darwin":
-        name = subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True)
     cores = f"{threads or torch.get_num_threads()} of {os.cpu_count()} cores used"
     native = "native" if pick_precision("auto", "cpu") == torch.bfloat16 else "not native"
-    hardware = [name.strip(), cores, torch.backends.cpu.get_cpu_capability(), f"bfloat16 {native}"]
+    capability = torch.backends.cpu.get_cpu_capability()
+    hardware = [processor_name(), cores, capability, f"bfloat16 {native}"]
     versions = [f"Python {platform.python_version()}"]
     for package in ("torch", *packages):
         try:
@@ -38,6 +32,19 @@ def machine(*packages: str, threads: int | None = None) -> str:
         except PackageNotFoundError:
             versions.append(f"{package} not installed")
     return f"{', '.join(hardware)}; {', '.join(versions)}"
+
+
+def processor_name() -> str:
+    """What the processor is called."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    if sys.platform == "darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.check_output(command, text=True).strip()
+    return platform.processor() or platform.machine()
 
 
 def in_turns(
@@ -57,13 +64,19 @@ def worker(*arguments: object, **environment: str) -> Iterator[Callable[..., Any
     """Start Python with these arguments as a process of its own, which calls `serve`. Given is a
     function that has the worker run once and waits for its answer; meanwhile all others sleep."""
     command = [sys.executable, *map(str, arguments)]
-    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8")
-    with subprocess.Popen(command, env=os.environ | environment, **pipes) as process:
+    with subprocess.Popen(
+        command,
+        env=os.environ | environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
 
         def answer() -> Any:
-            if line := process.stdout.readline():
-                return json.loads(line)
-            raise RuntimeError(f"The worker {command} ended: its own message says why.")
+            line = process.stdout.readline()
+            if not line:
+                raise RuntimeError(f"The worker {command} ended: its own message says why.")
+            return json.loads(line)
 
         def go(*values: object) -> Any:
             process.stdin.write(json.dumps(values) + "\n")
@@ -77,7 +90,8 @@ def worker(*arguments: object, **environment: str) -> Iterator[Callable[..., Any
 def serve(run: Callable[..., Any]) -> None:
     """In a worker: say that it is ready, then call `run` whenever asked, and answer what it gives.
     Whatever else is printed meanwhile goes to stderr."""
-    answers, sys.stdout = sys.stdout, sys.stderr
+    answers = sys.stdout
+    sys.stdout = sys.stderr
     print(json.dumps("ready"), file=answers, flush=True)
     for line in sys.stdin:
         print(json.dumps(run(*json.loads(line))), file=answers, flush=True)
@@ -94,9 +108,13 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Aligned text that is Markdown too: the first column to the left, the others to the right."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [
-        [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]
-        for row in (cells[0], rule, *cells[1:])
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rule = ["-" * width for width in widths]
+    for column in range(1, len(widths)):
+        rule[column] = rule[column][1:] + ":"  # Markdown's sign for a column to the right
+    lines = []
+    for row in (cells[0], rule, *cells[1:]):
+        aligned = [row[0].ljust(widths[0])]
+        for cell, width in zip(row[1:], widths[1:], strict=True):
+            aligned.append(cell.rjust(width))
+        lines.append(f"| {' | '.join(aligned)} |")
+    return "\n".join(lines)

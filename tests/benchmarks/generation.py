@@ -19,7 +19,8 @@ from slm.generation.decoder import IncrementalDecoder
 from slm.generation.text_generation import generate_ids
 from slm.tokenizer.byte_pair import Tokenizer
 
-OURS, THEIRS = "slm", "transformers"
+OURS = "slm"
+THEIRS = "transformers"
 GGUF_TYPES = {"llama.cpp F32": "f32", "llama.cpp Q8_0": "q8_0"}
 PROMPT = "Once upon a time"
 
@@ -68,7 +69,8 @@ def theirs(folder: str, new_tokens: int) -> Callable[[int], list[int]]:
     """Greedy with transformers' key-value cache; without an `eos_token_id` nothing stops early."""
     from transformers import LlamaForCausalLM
 
-    model, tokenizer = LlamaForCausalLM.from_pretrained(folder).eval(), slm.load_tokenizer(folder)
+    model = LlamaForCausalLM.from_pretrained(folder).eval()
+    tokenizer = slm.load_tokenizer(folder)
     model.generation_config.eos_token_id = None
     settings = {"max_new_tokens": new_tokens, "do_sample": False}
 
@@ -87,10 +89,14 @@ def llama_cpp(folder: str, new_tokens: int, kind: str, threads: int) -> Callable
 
     model, tokenizer = slm.load_model(folder)
     with TemporaryDirectory() as gguf_folder:
-        file = str(slm.export_gguf(folder, f"{gguf_folder}/model.gguf", kind))
-        length = model.config.context_length
-        size = dict(n_ctx=length, n_threads=threads, n_threads_batch=threads)
-        llama = Llama(file, verbose=False, **size)
+        file = slm.export_gguf(folder, f"{gguf_folder}/model.gguf", kind)
+        llama = Llama(
+            str(file),
+            n_ctx=model.config.context_length,
+            n_threads=threads,
+            n_threads_batch=threads,
+            verbose=False,
+        )
 
     def write(rows: int) -> list[int]:
         for _ in range(rows):
@@ -104,21 +110,31 @@ def llama_cpp(folder: str, new_tokens: int, kind: str, threads: int) -> Callable
 def work(options: argparse.Namespace) -> None:
     """What one worker does: load the model, then write as often as asked."""
     torch.set_num_threads(options.threads)
-    given = options.model, options.new_tokens
-    if kind := GGUF_TYPES.get(options.worker):
-        write = llama_cpp(*given, kind, options.threads)
+    if options.worker == OURS:
+        write = ours(options.model, options.new_tokens)
+    elif options.worker == THEIRS:
+        write = theirs(options.model, options.new_tokens)
     else:
-        write = {OURS: ours, THEIRS: theirs}[options.worker](*given)
+        kind = GGUF_TYPES[options.worker]
+        write = llama_cpp(options.model, options.new_tokens, kind, options.threads)
 
     def timed(rows: int) -> tuple[float, list[int]]:
         start = time.perf_counter()
         ids = write(rows)
-        spent = time.perf_counter() - start
+        seconds = time.perf_counter() - start
         if len(ids) != options.new_tokens:
             raise RuntimeError(f"{options.worker} wrote {len(ids)} tokens: it stopped early.")
-        return spent, ids
+        return seconds, ids
 
     serve(timed)
+
+
+def same_beginning(a: list[int], b: list[int]) -> int:
+    """How many ids come before the first that differs."""
+    for place, (one, other) in enumerate(zip(a, b, strict=True)):
+        if one != other:
+            return place
+    return len(a)
 
 
 def main() -> None:
@@ -169,9 +185,9 @@ def main() -> None:
         for results, stories in ((one, 1), (many, options.stories)):
             times = speed(results, OURS, stories) / speed(results, name, stories)
             row += [f"{speed(results, name, stories):,.0f}", f"{times:.2f}"]
-        pairs = zip(one[OURS][0][1], one[name][0][1], strict=True)
-        same = next((i for i, (a, b) in enumerate(pairs) if a != b), options.new_tokens)
-        rows.append([*row, same])
+        _, our_ids = one[OURS][0]
+        _, ids = one[name][0]
+        rows.append([*row, same_beginning(our_ids, ids)])
     stories = f"{options.stories} stories, tokens/s"
     header = ("generation", "1 story, tokens/s", "slm is x", stories, "slm is x", "same tokens")
     print(table(header, rows))

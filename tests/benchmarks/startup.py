@@ -91,16 +91,17 @@ def seconds(program: str, folder: str, precision: str) -> float:
     with TemporaryDirectory() as cache:  # a new one each time, so that nothing is packed already
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         environment = os.environ | {"PYTHONPATH": paths, "SLM_CACHE": cache, "HF_HUB_OFFLINE": "1"}
-        pipes = dict(stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment)
         with TemporaryFile("w+", encoding="utf-8") as errors:
             start = time.perf_counter()
-            with subprocess.Popen(command, stderr=errors, **pipes) as process:
+            with subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8"
+            ) as process:
                 done = any(line.strip() == "done" for line in process.stdout)
-                spent = time.perf_counter() - start
+                elapsed = time.perf_counter() - start
             if not done:
                 errors.seek(0)
                 raise RuntimeError(f"A program failed:\n{program}\n{errors.read()}")
-    return spent
+    return elapsed
 
 
 def main() -> None:
@@ -118,13 +119,16 @@ def main() -> None:
         slm.save_model(f"{folder}/model", slm.Transformer(slm.ModelConfig()), slm.load_tokenizer())
         stories = json.dumps(practice_stories(1000))
         Path(folder, "stories.json").write_text(stories, encoding="utf-8")
-        given = folder, str(pick_precision("auto", "cpu")).removeprefix("torch.")
+        precision = str(pick_precision("auto", "cpu")).removeprefix("torch.")
         for group, programs in GROUPS.items():
-            runs = {name: partial(seconds, code, *given) for name, code in programs.items()}
-            times = {name: median(t) for name, t in in_turns(runs, options.rounds).items()}
-            ours = next(iter(times.values()))  # the first of each group
-            for name, taken in times.items():
-                rows.append((f"{group}: {name}", f"{taken:.2f}", f"{taken / ours:.2f}"))
+            runs = {}
+            for name, program in programs.items():
+                runs[name] = partial(seconds, program, folder, precision)
+            results = in_turns(runs, options.rounds)
+            medians = {name: median(times) for name, times in results.items()}
+            ours = next(iter(medians.values()))  # the first of each group
+            for name, time_taken in medians.items():
+                rows.append((f"{group}: {name}", f"{time_taken:.2f}", f"{time_taken / ours:.2f}"))
     print(machine("transformers", "tokenizers"))
     print(
         "Seconds from the start of Python; the story is of 50 tokens, the step follows the "

@@ -34,7 +34,8 @@ class Repeated(Sequence):
     """Some stories over and over, `count` in all, in no more memory than once."""
 
     def __init__(self, stories: list[str], count: int):
-        self.stories, self.count = stories, count
+        self.stories = stories
+        self.count = count
 
     def __len__(self) -> int:
         return self.count
@@ -73,8 +74,12 @@ def hugging_face(folder: Path) -> Callable[[Sequence[str]], np.ndarray]:
 def tiktoken_loop(folder: Path) -> Callable[[Sequence[str]], np.ndarray]:
     """One story after the other, on one core, by the encoding that slm's tokenizer wraps."""
     encoding = pickle.loads((folder / "tiktoken.pickle").read_bytes())
-    rows, eot = partial(map, encoding.encode_ordinary), encoding.eot_token
-    return lambda stories: _store(rows(stories), eot, folder / "tiktoken.bin")
+
+    def tokenise(stories: Sequence[str]) -> np.ndarray:
+        rows = map(encoding.encode_ordinary, stories)
+        return _store(rows, encoding.eot_token, folder / "tiktoken.bin")
+
+    return tokenise
 
 
 def _store(rows: Iterator[list[int]], eot: int, path: Path) -> np.ndarray:
@@ -106,14 +111,22 @@ def work(options: argparse.Namespace) -> None:
     """What one worker does: tokenise everything once, in a process of its own."""
     folder = Path(options.folder)
     stories, count = json.loads((folder / "stories.json").read_text(encoding="utf-8"))
-    tokenise, stories = CANDIDATES[options.worker](folder), Repeated(stories, count)
+    tokenise = CANDIDATES[options.worker](folder)
+    stories = Repeated(stories, count)
 
     def measured() -> dict[str, float]:
-        before, cpu, start = peak_megabytes(), time.process_time(), time.perf_counter()
+        before = peak_megabytes()
+        processor_start = time.process_time()
+        start = time.perf_counter()
         tokens = tokenise(stories)
-        spent = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
-        memory = {"before": before, "peak": peak_megabytes()}
-        return spent | memory | {"tokens": len(tokens), "check": zlib.crc32(tokens)}
+        return {
+            "seconds": time.perf_counter() - start,
+            "cpu": time.process_time() - processor_start,
+            "before": before,
+            "peak": peak_megabytes(),
+            "tokens": len(tokens),
+            "check": zlib.crc32(tokens),
+        }
 
     serve(measured)
 
@@ -125,7 +138,8 @@ def main() -> None:
         return work(options)
     import slm
 
-    source, tokenizer = slm.load_stories(options.stories), slm.load_tokenizer()
+    source = slm.load_stories(options.stories)
+    tokenizer = slm.load_tokenizer()
     sizes = [len(story.encode()) for story in source.train]
     count = round(options.megabytes * 1e6 / (sum(sizes) / len(sizes)))
     size = sum(sizes) * (count // len(sizes)) + sum(sizes[: count % len(sizes)])
@@ -140,9 +154,10 @@ def main() -> None:
             with worker(*given, SLM_CACHE=f"{folder}/cache") as go:
                 return go()
 
-    runs = {name: lambda name=name: fresh(name) for name in CANDIDATES}
+    runs = {name: partial(fresh, name) for name in CANDIDATES}
     results = in_turns(runs, options.rounds, warm_ups=0)
-    if len({(run["tokens"], run["check"]) for runs in results.values() for run in runs}) > 1:
+    outcomes = {(run["tokens"], run["check"]) for runs in results.values() for run in runs}
+    if len(outcomes) > 1:
         raise RuntimeError("The candidates gave different tokens: there is nothing to compare.")
     print(machine("tiktoken", "tokenizers", "numpy"))
     print(
@@ -156,11 +171,17 @@ def main() -> None:
     }
     rows = []
     for name, run in middle.items():
-        times = run["seconds"] / middle["slm"]["seconds"]
-        per_core = run["cpu"] / middle["slm"]["cpu"]
-        rates = f"{size / 1e6 / run['seconds']:.1f}", f"{times:.2f}"
-        rates += f"{size / 1e6 / run['cpu']:.1f}", f"{per_core:.2f}"
-        rows.append((name, *rates, f"{run['before']:,.0f}", f"{run['peak']:,.0f}"))
+        rows.append(
+            (
+                name,
+                f"{size / 1e6 / run['seconds']:.1f}",
+                f"{run['seconds'] / middle['slm']['seconds']:.2f}",
+                f"{size / 1e6 / run['cpu']:.1f}",
+                f"{run['cpu'] / middle['slm']['cpu']:.2f}",
+                f"{run['before']:,.0f}",
+                f"{run['peak']:,.0f}",
+            )
+        )
     header = ("tokenising", "MB/s", "slm is x", "MB per second of one core", "slm is x")
     print(table((*header, "MB in memory before", "at the peak"), rows))
 

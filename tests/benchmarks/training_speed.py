@@ -3,6 +3,7 @@ what share of the processor's own speed that is. Run: python tests/benchmarks/tr
 
 import argparse
 import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 import slm
 from slm.hardware.memory import keep_freed_memory
 from slm.hardware.precision import pick_precision
+from slm.model import parameter_count
 from slm.training.optimizer import make_optimizers
 from slm.training.step import make_scaler, train_step
 
@@ -34,7 +36,8 @@ GROUPS = {
     "norms, activations, rotary": "mul add sub div neg cat silu sigmoid sum mean pow rsqrt sqrt "
     "rms_norm _fused_rms_norm cos sin",
 }
-OPTIMIZER, LOSS = "optimizer, gradient clipping", "loss over the vocabulary"
+OPTIMIZER = "optimizer, gradient clipping"
+LOSS = "loss over the vocabulary"
 OTHER = "other: embedding, views, Python"
 
 
@@ -71,7 +74,8 @@ def our_step(options: argparse.Namespace, optimizer: str) -> Callable[[], object
     keep_freed_memory()
     config = slm.TrainConfig(steps=1, batch_size=options.batch_size, optimizer=optimizer)
     model = slm.Transformer(model_config(options))
-    batches, optimizers = itertools.repeat(random_batch(options)), make_optimizers(model, config)
+    batches = itertools.repeat(random_batch(options))
+    optimizers = make_optimizers(model, config)
     scaler = make_scaler(config, next(model.parameters()).device.type)
     return partial(train_step, model, batches, optimizers, config, config.learning_rate, scaler)
 
@@ -81,7 +85,8 @@ def their_step(options: argparse.Namespace, attention: str) -> Callable[[], obje
     attention. The loss is computed as in ours; `model(labels=...)` takes as long."""
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    shape, training = model_config(options), slm.TrainConfig(steps=1)
+    shape = model_config(options)
+    grad_clip = slm.TrainConfig(steps=1).grad_clip
     config = LlamaConfig(
         vocab_size=shape.vocab_size,
         hidden_size=shape.d_model,
@@ -93,13 +98,15 @@ def their_step(options: argparse.Namespace, attention: str) -> Callable[[], obje
         use_cache=False,
     )
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).train()
-    ours = sum(weight.numel() for weight in slm.Transformer(shape).parameters())
-    if (theirs := model.num_parameters()) != ours:
+    ours = parameter_count(shape)
+    theirs = model.num_parameters()
+    if theirs != ours:
         raise RuntimeError(f"The two models are not the same: {ours:,} and {theirs:,} parameters.")
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True
     )
-    (x, y), dtype = random_batch(options), pick_precision("auto", "cpu")
+    x, y = random_batch(options)
+    dtype = pick_precision("auto", "cpu")
 
     def step() -> None:
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
@@ -107,7 +114,7 @@ def their_step(options: argparse.Namespace, attention: str) -> Callable[[], obje
             loss = F.cross_entropy(logits.flatten(0, 1), y.flatten())
         loss.backward()
         loss.item()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), training.grad_clip)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -126,26 +133,31 @@ def products(options: argparse.Namespace) -> dict[str, float]:
     """GFLOP/s of a large matrix product and of the model's own, the best of several tries each:
     `(B T, C)` times what stands for each matrix."""
     dtype = pick_precision("auto", "cpu")
-    config, rows = model_config(options), options.batch_size * options.context_length
-    C, hidden = config.d_model, config.d_ff
+    config = model_config(options)
+    rows = options.batch_size * options.context_length
+    C = config.d_model
+    M = config.d_ff
     shapes = {f"large: {n} x {n} x {n}": (n, n, n) for n in (1024, 2048, 4096)}
     for name, inner, outer in (
         ("attention", C, C),
-        ("MLP, in", C, hidden),
-        ("MLP, out", hidden, C),
+        ("MLP, in", C, M),
+        ("MLP, out", M, C),
         ("scores", C, config.vocab_size),
     ):
         shapes[f"{name}: {rows} x {inner} x {outer}"] = (rows, inner, outer)
     speeds = {}
     for name, (n, inner, outer) in shapes.items():
-        a, b = torch.randn(n, inner).to(dtype), torch.randn(inner, outer).to(dtype)
+        a = torch.randn(n, inner).to(dtype)
+        b = torch.randn(inner, outer).to(dtype)
         out = a @ b
-        flops, least = 2 * n * inner * outer, 1e9
-        for _ in range(max(5, min(100, int(2e10 / flops)))):
+        flops = 2 * n * inner * outer
+        tries = max(5, min(100, int(2e10 / flops)))
+        shortest = math.inf
+        for _ in range(tries):
             start = time.perf_counter()
             torch.mm(a, b, out=out)
-            least = min(least, time.perf_counter() - start)
-        speeds[name] = flops / least / 1e9
+            shortest = min(shortest, time.perf_counter() - start)
+        speeds[name] = flops / shortest / 1e9
     return speeds
 
 
@@ -156,28 +168,39 @@ def breakdown(step: Callable[[], object], vocab_size: int, steps: int) -> dict[s
         for _ in range(steps):
             with record_function("step"):
                 step()
-    spent = Counter()
+    times = Counter()
     for event in profiler.events():
-        spent[_group(event, vocab_size)] += event.self_cpu_time_total
-    return {name: spent[name] / spent.total() for name in (*GROUPS, OTHER)}
+        times[_group(event, vocab_size)] += event.self_cpu_time_total
+    return {name: times[name] / times.total() for name in (*GROUPS, OTHER)}
 
 
 def _group(event: FunctionEvent, vocab_size: int) -> str:
-    parent = event
-    while parent := parent.cpu_parent:
+    """The group that an operation belongs to."""
+    parent = event.cpu_parent
+    while parent:
         if parent.name.startswith("Optimizer.step"):
             return OPTIMIZER
-    name = event.name.removeprefix("aten::")
-    group = next((g for g, words in GROUPS.items() if name.startswith(tuple(words.split()))), OTHER)
+        parent = parent.cpu_parent
+    group = _group_by_name(event.name.removeprefix("aten::"))
     # What runs over whole rows of scores, be it a copy or a sum, is the price of the loss.
     over_scores = any(shape and shape[-1] == vocab_size for shape in event.input_shapes or ())
-    return LOSS if over_scores and group not in ("matrix products", OPTIMIZER) else group
+    if over_scores and group not in ("matrix products", OPTIMIZER):
+        return LOSS
+    return group
+
+
+def _group_by_name(operation: str) -> str:
+    for group, beginnings in GROUPS.items():
+        if operation.startswith(tuple(beginnings.split())):
+            return group
+    return OTHER
 
 
 def flops_per_token(config: slm.ModelConfig) -> float:
     """Of a step: 6 for each number in a matrix (2 forward, 4 backward), the scores' among them, and
     12 L T C for attention, halved because no token looks ahead."""
-    C, L = config.d_model, config.n_layers
+    C = config.d_model
+    L = config.n_layers
     matrices = L * (4 * C * C + 3 * C * config.d_ff) + config.vocab_size * C
     return 6 * matrices + 12 * L * config.context_length * C / 2
 
@@ -201,19 +224,22 @@ def main() -> None:
         return work(options)
     given = [__file__]
     for name, value in vars(options).items():
-        given += [f"--{name.replace('_', '-')}", value] if name != "worker" else []
+        if name != "worker":
+            given += [f"--{name.replace('_', '-')}", value]
     with ExitStack() as stack:
         workers = {
             name: stack.enter_context(worker(*given, "--worker", name)) for name in (*OURS, *THEIRS)
         }
-        candidates = {name: partial(go, options.steps) for name, go in workers.items()}
-        taken = {name: median(s) for name, s in in_turns(candidates, options.rounds).items()}
-    with worker(*given, "--worker", "products") as go:
-        speeds = go()
-    with worker(*given, "--worker", "breakdown") as go:
-        shares = go(options.steps)
+        candidates = {name: partial(run, options.steps) for name, run in workers.items()}
+        results = in_turns(candidates, options.rounds)
+    step_seconds = {name: median(times) for name, times in results.items()}
+    with worker(*given, "--worker", "products") as run:
+        speeds = run()
+    with worker(*given, "--worker", "breakdown") as run:
+        shares = run(options.steps)
 
-    config, tokens = model_config(options), options.batch_size * options.context_length
+    config = model_config(options)
+    tokens = options.batch_size * options.context_length
     flops = flops_per_token(config) * tokens
     peak = max(speeds.values())
     low = pick_precision("auto", "cpu") == torch.bfloat16
@@ -225,11 +251,20 @@ def main() -> None:
         f"{options.steps} steps.\nA step is {flops / 1e9:.1f} GFLOP: per token, 6 for each number "
         "in a matrix and 6 L T C for causal attention.\n"
     )
-    rows, best = [], min(taken[name] for name in THEIRS)
-    for name, each in taken.items():
+    best = min(step_seconds[name] for name in THEIRS)
+    rows = []
+    for name, each in step_seconds.items():
         speed = flops / each / 1e9
-        numbers = f"{tokens / each:,.0f}", f"{best / each:.2f}", f"{1000 * each:,.0f}"
-        rows.append((name, *numbers, f"{speed:,.0f}", f"{speed / peak:.0%}"))
+        rows.append(
+            (
+                name,
+                f"{tokens / each:,.0f}",
+                f"{best / each:.2f}",
+                f"{1000 * each:,.0f}",
+                f"{speed:,.0f}",
+                f"{speed / peak:.0%}",
+            )
+        )
     header = ("training", "tokens/s", "x transformers' best", "ms/step", "GFLOP/s", "of the peak")
     print(table(header, rows), end="\n\n")
     rows = [(name, f"{speed:,.0f}", f"{speed / peak:.0%}") for name, speed in speeds.items()]

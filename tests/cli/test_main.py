@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import slm
 from slm.cli.main import COMMANDS, main
@@ -68,6 +69,56 @@ def test_what_is_wrong_is_said_in_a_sentence_without_a_traceback(model, capsys, 
     assert error.startswith("slm: ")
     assert said in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("port", [-1, 65_536, 99_999_999])
+@pytest.mark.parametrize("command", ["serve model", "app --headless"])
+def test_a_port_that_does_not_exist_is_refused_by_name(command, port, model, capsys):
+    pytest.importorskip("fastapi_offline" if "serve" in command else "streamlit")
+    assert main([*command.split(), "--port", str(port)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("slm: ")
+    assert str(port) in error.replace(",", "")
+    assert "ort" in error
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train --stories mine.txt --steps 1 --d-model 32 --n-layers 1 --folder new",
+        "finetune mine.txt --model model --epochs 1 --folder new",
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_by_name(command, device, model, capsys, monkeypatch):
+    if device == "mps" and torch.backends.mps.is_available():
+        pytest.skip("there is one")
+    ordinary = slm.load_stories("mine.txt")
+    monkeypatch.setattr("slm.finetuning.loop.load_stories", lambda n: ordinary)
+    assert main([*command.split(), "--device", device]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("slm: ")
+    assert "device" in said.err
+    assert device in said.err
+    assert "Mac" not in said.out
+
+
+@pytest.mark.parametrize("value", ["0", "-1"])
+@pytest.mark.parametrize("option", ["evaluation-stories", "n-stories"])
+def test_a_number_of_stories_is_refused_by_the_name_of_its_option(option, value, model, capsys):
+    command = f"evaluate {model} --stories mine.txt --{option} {value}"
+    assert main(command.split()) == 1
+    error = capsys.readouterr().err
+    assert option.replace("-", "_") in error.replace("-", "_")
+    assert value in error
+
+
+@pytest.mark.parametrize("option", ["max-stories", "max-tokens", "max-prompt"])
+def test_a_limit_of_the_server_is_refused_by_the_name_of_its_option(option, model, capsys):
+    pytest.importorskip("fastapi_offline")
+    assert main(["serve", model, "--port", "0", f"--{option}", "-1"]) == 1
+    assert option.replace("-", "_") in capsys.readouterr().err.replace("-", "_")
 
 
 def test_an_interrupted_command_says_so_by_its_exit_code(model, monkeypatch):

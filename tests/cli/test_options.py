@@ -104,6 +104,22 @@ def test_every_field_of_the_configurations_is_an_option_with_its_help(command, c
         assert re.search(" [a-z]{3}", help), option
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_a_command_has_its_help_and_its_default(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = capsys.readouterr().out
+    _, *options = re.split(r"^\W*(?=--[a-z])", shown, flags=re.MULTILINE)
+    assert len(options) >= 2
+    for option in options:
+        found = re.match(
+            r"\S+ (?P<help>.*?)\((default:\s.+?|required|repeatable)\)", option, re.DOTALL
+        )
+        assert found, option
+        words = re.findall(r"(?<![-\w{,])[a-zA-Z]*[a-z]{2,}", found["help"])  # no choices
+        assert len(words) >= 3, option
+
+
 def test_help_shows_examples_choices_and_the_defaults_of_the_preset(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--preset", "full", "--help"])

@@ -96,6 +96,31 @@ def test_an_ollama_modelfile_stands_beside_it(folder):
     assert not list(folder.parent.glob("new/.*"))
 
 
+def test_a_tilde_is_the_home_folder(random_model, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    slm.save_model("~/model", random_model(), tokenizer)
+    assert model_card("~/model") == tmp_path / "model" / "README.md"
+    pytest.importorskip("gguf")
+    assert export_gguf("~/model", "~/mine.gguf") == tmp_path / "mine.gguf"
+    assert (tmp_path / "mine.gguf").exists()
+    pytest.importorskip("onnxscript")
+    assert export_onnx("~/model", "~/mine.onnx") == tmp_path / "mine.onnx"
+    assert (tmp_path / "mine.onnx").exists()
+
+
+def test_the_modelfile_of_another_model_is_not_replaced(folder, tmp_path, capsys):
+    pytest.importorskip("gguf")
+    own = "FROM ./mine.gguf\nSYSTEM You are a robot.\n"
+    (tmp_path / "Modelfile").write_text(own, encoding="utf-8")
+    for _ in range(2):
+        export_gguf(folder, tmp_path / "new.gguf")
+        assert (tmp_path / "Modelfile").read_text(encoding="utf-8") == own
+        text = (tmp_path / "new.Modelfile").read_text(encoding="utf-8")
+        assert text.startswith("FROM ./new.gguf\n")
+        assert "new.Modelfile" in capsys.readouterr().out
+
+
 def test_what_cannot_be_exported_is_refused_and_leaves_no_file(random_model, tokenizer, tmp_path):
     pytest.importorskip("gguf")
     folder = slm.save_model(tmp_path / "odd", random_model(d_ff=40), tokenizer)

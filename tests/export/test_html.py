@@ -231,10 +231,10 @@ def test_on_a_full_disk_the_old_file_stays_and_a_sentence_says_so(
     file = tmp_path / "story.html"
     file.write_text("mine")
 
-    def refuse(path):
-        raise OSError(errno.ENOSPC, "No space left on device", ".hidden.part")
+    def refuse(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("slm.utils.files._open_part", refuse)
+    monkeypatch.setattr("os.fsync", refuse)
     with pytest.raises(OSError, match=r"^\S+story.html cannot be written: the disk is full"):
         export_html(folder, file)
     assert file.read_text() == "mine"
@@ -252,6 +252,16 @@ def test_the_home_folder_is_found(random_model, tokenizer, tmp_path, monkeypatch
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path))
     assert export_html(folder, "~/story.html") == tmp_path / "story.html"
+
+
+def test_stories_are_stored_under_a_name_of_their_own_for_each_model(
+    random_model, tokenizer, tmp_path
+):
+    fingerprints = []
+    for seed in (1, 1, 2):
+        folder = slm.save_model(tmp_path / str(seed), random_model(seed), tokenizer)
+        fingerprints.append(Page(export_html(folder, tmp_path / "a.html")).settings["fingerprint"])
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
 def test_the_same_model_gives_the_same_file(random_model, tokenizer, tmp_path):

@@ -1,6 +1,9 @@
 import json
 import math
+import os
 import signal
+import subprocess
+import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -24,6 +27,7 @@ from slm.stories.practice import practice_stories
 from slm.training import progress as progress_bar
 from slm.training.step import DivergedError, train_step
 
+ROOT = str(Path(slm.__file__).parents[1])
 TALES = Path(slm.__file__).parent / "assets" / "lighthouse.txt"
 MINE = [
     f"The robot number {i} said bleep, and bleep, and went to turn the light." for i in range(30)
@@ -124,7 +128,7 @@ def test_a_signal_after_the_last_step_does_not_keep_the_model_from_being_saved(
             signal.raise_signal(number)
         return save_model_as(*arguments)
 
-    monkeypatch.setattr("slm.finetuning.loop.save_model_as", save_while_signals_come)
+    monkeypatch.setattr("slm.finetuning.model_folder.save_model_as", save_while_signals_come)
     done = tune(folder=tmp_path / "mine")
     again, _ = slm.load_model(tmp_path / "mine")
     for name, weight in done.model.state_dict().items():
@@ -156,6 +160,57 @@ def test_the_steps_are_the_same_without_a_progress_bar(tune, monkeypatch, capsys
     assert steps[-1] == 1.0
 
 
+FINE_TUNING = """
+import json
+import torch
+from slm.finetuning import finetune
+from slm.model import Transformer
+from slm.settings import ModelConfig
+from slm.stories import Cleaning, Stories
+from slm.stories.practice import practice_stories
+from slm.tokenizer import train_tokenizer
+
+torch.set_num_threads(1)
+texts = practice_stories(30)
+ordinary = Stories(texts[:25], texts[25:], "practice", True, Cleaning(30, 0, 0, 0, 0, 30))
+tokenizer = train_tokenizer(texts, 280)
+model = Transformer(ModelConfig(280, 32, n_layers=1, n_heads=2, d_model=32))
+steps = []
+done = finetune(
+    model,
+    tokenizer,
+    texts[:20],
+    ordinary=ordinary,
+    epochs=2,
+    device="cpu",
+    callback=lambda progress, scores: steps.append(progress),
+)
+print(json.dumps([done.epochs, steps]))
+"""
+
+
+def test_with_tqdm_disable_1_it_takes_the_same_steps_and_ends():
+    """The variable is read at import: another process."""
+    with_bar = os.environ | {"PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1"}
+    with_bar.pop("TQDM_DISABLE", None)
+    found = []
+    for environment in (with_bar, with_bar | {"TQDM_DISABLE": "1"}):
+        done = subprocess.run(
+            [sys.executable, "-c", FINE_TUNING],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr
+        assert ("gone" in done.stdout) == (environment is with_bar)  # a word of the bar
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    epochs, steps = found[0]
+    assert found[1] == found[0]
+    assert len(epochs) == 2
+    assert steps[-1] == 1.0
+
+
 def test_float16_has_its_gradients_scaled(tune, monkeypatch):
     def spy(*args):
         scalers.append(args[-1])
@@ -163,7 +218,7 @@ def test_float16_has_its_gradients_scaled(tune, monkeypatch):
 
     scalers = []
     monkeypatch.setattr("slm.training.step.pick_precision", lambda *_: torch.float16)
-    monkeypatch.setattr("slm.finetuning.loop.train_step", spy)
+    monkeypatch.setattr("slm.training.loop.train_step", spy)
     done = tune(epochs=1)
     assert done.after["yours"].nats_per_token < done.before["yours"].nats_per_token
     assert scalers[0].is_enabled()
@@ -219,7 +274,7 @@ def test_a_loss_that_becomes_nan_does_not_cost_the_best_epoch(
     progresses = []
     tune(epochs=1, callback=lambda progress, _: progresses.append(progress))
     steps_per_epoch = len(progresses)
-    monkeypatch.setattr("slm.finetuning.loop.train_step", diverge)
+    monkeypatch.setattr("slm.training.loop.train_step", diverge)
     if good_epochs == 0:  # there is nothing to keep
         with pytest.raises(ValueError, match="loss became nan"):
             tune(epochs=4)
@@ -561,6 +616,14 @@ def test_long_texts_of_every_script_are_cut_into_short_parts(tokenizer, script):
     if "no sentence marks" not in script:
         assert all(part[-1] in "。！？」।.!؟۔”" for part in parts)
         assert all(part[0] not in "」”" for part in parts)
+
+
+def test_the_samples_begin_as_ordinary_stories_do(random_model, tokenizer):
+    chinese = [f"从前，有一只小兔子，它的名字叫第{number}，住在森林里。" for number in range(20)]
+    ordinary = Stories(chinese[4:], chinese[:4], "own", False, Cleaning(20, 0, 0, 0, 0, 20))
+    how = dict(ordinary=ordinary, epochs=1, device="cpu")
+    tuned = finetune(random_model(), tokenizer, MINE, **how)
+    assert [text[:2] for text in tuned.samples[0]] == ["从前", "从前"]
 
 
 def test_a_number_or_an_abbreviation_does_not_end_a_sentence(tokenizer):

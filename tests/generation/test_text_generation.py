@@ -429,6 +429,19 @@ def test_n_may_be_a_numpy_integer(random_model, tokenizer):
     assert generate(random_model(), tokenizer, "Once", n=np.int64(2), **settings) == expected
 
 
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    "settings", [{}, {"n": 2}, {"temperature": 0}, {"temperature": 0, "repetition_penalty": 1.2}]
+)
+def test_scores_that_are_no_numbers_are_said_to_be_so(number, settings, random_model, tokenizer):
+    """A model in memory, as after training that went wrong: nothing was loaded or saved."""
+    model = random_model()
+    with torch.no_grad():
+        model.model.norm.weight[3] = number
+    with pytest.raises(ValueError, match=r"^The model's scores are NaN or infinite.*rate\.$"):
+        generate(model, tokenizer, "Once", max_new_tokens=3, **settings)
+
+
 def test_a_story_ends_with_any_of_several_ids_and_the_first_stands_for_all(random_model, tokenizer):
     a, b, c, w, x, y = tokenizer.encode("abcwxy")
     model = chains(random_model, [a, b, c], [w, x, y])

@@ -64,6 +64,7 @@ WRONG = {
     "pairs": ["(tokens[:-1], tokens[:-1])", "(tokens[1:], tokens[1:])", "tokens[1:]"],
     "softmax": ["scores / scores.max()", "scores.sigmoid()", "scores.exp() / len(scores)"],
     "causal mask": ["scores.triu()", "scores * 0", "scores.masked_fill(scores < 0, -1e9)"],
+    "backward": ["x @ matrix", "matrix * 0", "torch.outer(x, x @ matrix)"],
     "temperature": ["logits.softmax(-1) ** temperature", "logits.softmax(-1)", "logits * 0"],
 }
 ARGUMENTS = {
@@ -71,6 +72,7 @@ ARGUMENTS = {
     "pairs": "tokens",
     "softmax": "scores",
     "causal mask": "scores",
+    "backward": "x, matrix, came",
     "temperature": "logits, temperature",
 }
 

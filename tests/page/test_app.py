@@ -11,6 +11,8 @@ from streamlit.testing.v1 import AppTest
 from slm.checkpoint.saving import save_model_as
 from slm.page import tuning_job
 from slm.page.saved_state import SavedPage, _saved_pages, fine_tuning_slot
+from slm.page.tuning_job import TuningJob
+from slm.page.writing_job import StoryWriter
 from slm.stories.cleaning import Cleaning, Stories
 from slm.stories.files import read_stories
 from slm.stories.practice import practice_stories
@@ -22,7 +24,7 @@ APP = Path(slm.__file__).parent / "page" / "app.py"
 
 @pytest.fixture
 def saved():
-    """The saved of the page, which outlives the runs of its script."""
+    """What is saved of the page, which outlives the runs of its script."""
     saved = _saved_pages()["test"] = SavedPage()
     yield saved
     for job in (saved.story, saved.pair, fine_tuning_slot().job):
@@ -110,11 +112,11 @@ def test_an_idea_becomes_the_prompt_and_can_be_taken_again(page):
 
 
 def test_stop_is_there_only_while_there_is_something_to_stop(page, saved, monkeypatch):
-    def endless(*_, **__):
+    def endless(_):
         while True:
             yield "word "
 
-    monkeypatch.setattr(slm, "stream", endless)
+    monkeypatch.setattr(StoryWriter, "pieces", endless)
     assert "Stop" not in labels(page)
     button(page, "Write").click().run()
     assert "Write" not in labels(page)
@@ -141,13 +143,55 @@ def test_a_page_that_is_reloaded_finds_its_story_and_its_model_again(page, saved
     assert "Written by runs/own." in captions(again)
 
 
+def test_a_page_that_is_reloaded_shows_what_was_entered(page):
+    page.slider(key="one-temperature").set_value(1.2)
+    page.slider(key="left-length").set_value(50)
+    page.number_input(key="right-seed").set_value(7)
+    page.text_area(key="pasted").set_value("One.\n\nTwo.")
+    page.text_input(key="name").set_value("robot")
+    page.checkbox(key="tales").check().run()
+    again = open_page()
+    assert again.slider(key="one-temperature").value == 1.2
+    assert again.slider(key="left-length").value == 50
+    assert again.slider(key="right-length").value == 200
+    assert again.number_input(key="right-seed").value == 7
+    assert again.text_area(key="pasted").value == "One.\n\nTwo."
+    assert again.text_input(key="name").value == "robot"
+    assert again.checkbox(key="tales").value
+
+
+@pytest.mark.parametrize("entered, taken", [(-3, 0), (2**40, 2**31)])
+def test_a_seed_out_of_range_becomes_the_nearest_one_and_that_is_said(page, entered, taken):
+    page.number_input(key="one-seed").set_value(entered).run()
+    assert page.number_input(key="one-seed").value == taken
+    assert "Seeds go from 0 to 2,147,483,648: the nearest one is taken." in captions(page)
+    page.number_input(key="one-seed").set_value(5).run()
+    assert "the nearest one" not in captions(page)
+
+
+def test_how_a_story_ended_is_said_with_a_seed_that_writes_it_again(page, saved):
+    story = write(page, saved, length=20)
+    [seed] = saved.story.seeds
+    assert f"seed {seed} (under More settings) writes it again." in captions(page)
+    assert saved.story.endings[0] in captions(page)
+    page.number_input(key="one-seed").set_value(seed)
+    assert write(page, saved, length=20) == story
+
+
+def test_pasted_stories_are_counted_below_the_box(page):
+    assert "A blank line, or a line of ---, separates stories." in captions(page)
+    one, two = (" ".join(story.split()) for story in practice_stories(2))
+    page.text_area(key="pasted").set_value(f"{one}\n\n{two}").run()
+    assert "2 stories found, separated by a blank line." in captions(page)
+
+
 def test_an_old_story_is_marked_with_the_model_that_wrote_it(page, saved, random_model, tokenizer):
     write(page, saved, length=20)
     slm.save_model("runs/own", random_model(seed=2), tokenizer)
     page.run()
     assert "Written by runs/own as it was before" in captions(page)
     page.selectbox(key="model").set_value("the bundled model").run()
-    assert "Written by runs/own, not by the model that is chosen now." in captions(page)
+    assert "Written by runs/own. The next one will be by the bundled model." in captions(page)
 
 
 def test_two_stories_have_settings_of_their_own(page, saved):
@@ -197,6 +241,7 @@ def test_a_name_that_exists_asks_before_it_replaces(page, ordinary, random_model
     first = fine_tuning_slot().job
     page.button(key="teach").click().run()
     assert "Replace it?" in page.warning[0].value
+    assert not page.success  # the result of the time before is over
     assert fine_tuning_slot().job is first
     page.button(key="leave").click().run()
     assert not any("Replace it?" in warning.value for warning in page.warning)
@@ -240,8 +285,7 @@ def test_a_model_of_another_shape_is_not_offered_for_replacement(page, random_mo
 
 def test_the_tales_of_the_lighthouse_can_be_tried(page, monkeypatch):
     given = []
-    monkeypatch.setattr(slm, "finetune", lambda _, __, texts, **___: given.extend(texts))
-    monkeypatch.setattr(tuning_job, "load_stories", lambda n: practice())
+    monkeypatch.setattr(TuningJob, "work", lambda job: given.extend(job._stories))
     page.checkbox(key="tales").check().run()
     page.button(key="teach").click().run()
     fine_tuning_slot().job.wait()
@@ -251,11 +295,11 @@ def test_the_tales_of_the_lighthouse_can_be_tried(page, monkeypatch):
 def test_too_few_stories_and_a_strange_name_are_refused_in_a_sentence(page, ordinary):
     page.text_area(key="pasted").set_value("Too short.")
     page.button(key="teach").click().run()
-    fine_tuning_slot().job.wait()
-    page.run()
-    assert "Too few stories" in page.error[0].value
+    assert "at least two different stories, of 50 letters or more" in page.error[0].value
     assert not Path("runs/mine").exists()
+    page.checkbox(key="tales").check()
     page.text_input(key="name").set_value("../x").run()
+    assert not page.error  # what was wrong may be mended by now
     page.button(key="teach").click().run()
     assert "Give it a name" in page.error[0].value
     assert not Path("x").exists()

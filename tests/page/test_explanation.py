@@ -55,6 +55,7 @@ def test_the_sentence_names_the_word_and_says_what_was_given(random_model, token
     sentences = " ".join(token.sentence for token in tokens)
     assert "“The” was given. The model gave it a chance of " in sentences
     assert "“s” in “sat” had a chance of " in sentences
+    assert "“…at” in “sat” had a chance of " in sentences
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_a_token_is_shown_so_that_it_is_understood(piece, before, shown):
 
 @pytest.mark.parametrize(
     "chance, words",
-    [(0.0, "less than 0.1%"), (0.0234, "2.3%"), (0.345, "34%"), (0.999, "more than 99%")],
+    [(0.0, "under 0.1%"), (0.0234, "2.3%"), (0.345, "34%"), (0.999, "over 99%")],
 )
 def test_a_chance_is_as_exact_as_it_needs_to_be(chance, words):
     assert percent(chance) == words

@@ -8,17 +8,7 @@ import pytest
 pytest.importorskip("streamlit")
 
 import slm
-from slm.page.jobs import Job, WritingJob
-from slm.page.models import LoadedModel
-
-
-@pytest.fixture
-def chosen(random_model, tokenizer):
-    return LoadedModel("own", 1, random_model(), tokenizer)
-
-
-def settings(**changes):
-    return {"temperature": 1.0, "max_new_tokens": 20, "seed": 3} | changes
+from slm.page.jobs import Job
 
 
 class Waiting(Job):
@@ -92,32 +82,3 @@ def test_what_fails_is_said_in_a_sentence(error, sentence):
     job.start()
     job.wait()
     assert job.error == sentence
-
-
-def test_stories_are_those_of_the_package_and_are_explained(chosen):
-    job = WritingJob(chosen, "The cat", [settings(), settings(seed=4), settings(max_new_tokens=5)])
-    job.start()
-    job.wait()
-    expected = [
-        slm.generate(chosen.model, chosen.tokenizer, "The cat", **settings(**changes))
-        for changes in ({}, {"seed": 4}, {"max_new_tokens": 5})
-    ]
-    assert job.texts == expected
-    for text, explanation in zip(job.texts, job.explanations, strict=True):
-        assert "".join(token.text for token in explanation.tokens) + explanation.rest == text
-
-
-def test_what_was_written_before_a_stop_stays_and_is_explained(chosen, monkeypatch):
-    def stream(*_, **__):
-        yield "The cat"
-        job.stop()
-        yield " sat"
-        raise AssertionError("it was not stopped")
-
-    monkeypatch.setattr(slm, "stream", stream)
-    job = WritingJob(chosen, "The cat", [settings()])
-    job.start()
-    job.wait()
-    assert job.error == ""
-    assert job.texts == ["The cat sat"]  # what comes after the token that was being decoded
-    assert job.explanations[0].tokens

@@ -3,7 +3,9 @@ import pytest
 pytest.importorskip("streamlit")
 
 from slm.page.explanation import explain
-from slm.page.story_view import view_data
+from slm.page.models import LoadedModel
+from slm.page.story_view import ending_sentence, view_data
+from slm.page.writing_job import THE_END, WritingJob
 
 NASTY = "<script>alert(1)</script> & \"quotes\" 'too' **bold** $x$ [a](b)\n\nnew </div>"
 
@@ -28,5 +30,16 @@ def test_a_finished_story_is_the_text_of_its_tokens(random_model, tokenizer):
     data = view_data(NASTY, "", explanation, is_running=False)
     assert "".join(token["text"] for token in data["tokens"]) + data["rest"] == NASTY
     for token in data["tokens"]:
-        assert sum(came for _, _, came in token["alternatives"]) == 1
+        assert sum(came for _, _, _, came in token["alternatives"]) == 1
         assert all(0 < share <= 1 for _, share in token["listened"])
+
+
+def test_how_a_story_ended_is_said_with_its_seed(random_model, tokenizer):
+    chosen = LoadedModel("own", 1, random_model(), tokenizer)
+    job = WritingJob(chosen, "The", [{"seed": 4711}])
+    job.texts = ["The cat sat."]
+    job.endings = [THE_END]
+    assert ending_sentence(job, 0) == (
+        "The end. 3 words. With the same beginning and settings, seed 4711 (under More settings) "
+        "writes it again."
+    )

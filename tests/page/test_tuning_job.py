@@ -39,9 +39,22 @@ def test_it_gives_the_numbers_of_the_package(job, ordinary, random_model, tokeni
     run(job)
     expected = slm.finetune(random_model(), tokenizer, TEXTS, ordinary=ordinary)
     assert job.result.epochs == expected.epochs
-    assert job.result.samples == expected.samples
     assert job.progress.share <= 1 and job.is_practice
     assert slm.load_model(job.folder)
+
+
+def test_samples_begin_as_ones_own_stories_do(job):
+    job._stories = [
+        "A fox ran away. " * 5,
+        "A fox ran away, and so on. " * 5,
+        "Mia, six, hid. " * 5,
+    ]
+    run(job)
+    assert [sample.opening for sample in job.samples] == ["A fox ran away", "Mia"]
+    for sample in job.samples:
+        assert sample.before.startswith(sample.opening)
+        assert sample.after.startswith(sample.opening)
+        assert sample.before != sample.after
 
 
 def test_stopped_in_the_first_round_it_leaves_nothing_behind(job):
@@ -81,7 +94,7 @@ def test_the_progress_is_told_in_words(job):
     assert "round 1" in progress_sentence(job)
     job.progress = Progress(0.5, (3.0, 2.456), 600.0)
     assert "round 3" in progress_sentence(job)
-    assert "2.46 (less is better)" in progress_sentence(job)
+    assert "surprise at those kept aside 2.46 (less is better)" in progress_sentence(job)
     assert "at most 10 minutes left" in progress_sentence(job)
     job.progress = Progress(1.0, (3.0,), 0.0)
     assert "measuring and saving" in progress_sentence(job)

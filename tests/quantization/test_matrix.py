@@ -154,11 +154,23 @@ def test_a_folder_quantized_in_another_way_is_refused(random_model, tokenizer, t
         ({"bits": 16}, "bits must be one of"),
         ({"bits": 4, "group_size": 24}, r"group_size must divide d_model \(32\)"),
         ({"bits": 4, "group_size": 3}, "group_size must"),
+        ({"bits": True}, "bits must be a whole number"),
+        ({"group_size": 0}, "group_size must be a whole number from 1 up, not 0"),
+        ({"group_size": -16}, "group_size must"),
+        ({"group_size": 16.0}, "group_size must"),
+        ({"group_size": True}, "group_size must"),
+        ({"group_size": "16"}, "group_size must"),
     ],
 )
 def test_what_cannot_be_is_refused(settings, sentence, random_model):
     with pytest.raises(ValueError, match=sentence):
         quantize(random_model(), **settings)
+
+
+def test_numpys_whole_numbers_are_numbers(random_model, tokenizer, tmp_path):
+    small = quantize(random_model(), np.int64(4), np.int32(16))
+    slm.save_model(tmp_path, small, tokenizer)
+    assert slm.load_model(tmp_path)[0].quantization == quantize(random_model(), 4, 16).quantization
 
 
 def test_more_bits_are_closer(random_model, tokenizer):

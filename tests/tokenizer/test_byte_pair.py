@@ -200,6 +200,13 @@ def test_save_and_load(tokenizer, tmp_path):
         assert again == (tmp_path / "deep" / "folder" / name).read_bytes()
 
 
+def test_a_folder_that_cannot_be_written_is_named_with_the_mend(small, tmp_path):
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    sentence = r"file cannot be written: a file is where a folder must be: name another folder\.$"
+    with pytest.raises(OSError, match=sentence):
+        small.save(tmp_path / "file")
+
+
 def test_a_rewritten_file_is_read_anew(small, tmp_path):
     small.save(tmp_path)
     assert load_tokenizer(tmp_path).digest == small.digest

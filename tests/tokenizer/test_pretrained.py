@@ -211,3 +211,10 @@ def test_saved_it_names_a_token_for_padding_and_the_inputs_of_the_model(sentence
     assert len(batch["input_ids"][0]) == len(batch["input_ids"][1])
     ours = PretrainedTokenizer(sentencepiece)
     assert theirs.decode(ours.encode("Once"), skip_special_tokens=True) == "Once"
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_mend(sentencepiece, tmp_path):
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    sentence = r"file cannot be written: a file is where a folder must be: name another folder\.$"
+    with pytest.raises(OSError, match=sentence):
+        PretrainedTokenizer(sentencepiece).save(tmp_path / "file")

@@ -134,6 +134,17 @@ def test_accumulated_batches_count_as_one_step():
 # Records
 
 
+def test_validation_stories_are_not_learned_from():
+    """So the same training stories give the same losses, whatever is held out."""
+    few = replace(STORIES, train=TEXTS[4:6])  # read to their end, several times
+    losses = []
+    for count in (1, 3):
+        stories = replace(few, validation=TEXTS[:count])
+        run = train(stories, **TINY | {"batch_size": 8}, steps=8, folder=f"{count} held out")
+        losses.append([step.loss for step in run.history.steps])
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.parametrize(("steps", "evaluations"), [(10, 5), (7, 3), (3, 10), (1, 1), (22, 22)])
 def test_it_is_measured_and_sampled_evenly_and_at_the_end(steps, evaluations):
     history = run_tiny(steps=steps, evaluations=evaluations).history
@@ -154,6 +165,13 @@ def test_evaluations_and_their_stories_are_of_the_model_as_it_was():
     assert (score.step, score.tokens) == (8, 8 * TOKENS)
     assert score.text.startswith("Once upon a time")
     assert len(score.text) > len("Once upon a time")
+
+
+def test_the_sample_begins_as_the_stories_do():
+    chinese = [f"从前，有一只小兔子，它的名字叫第{number}，住在森林里。" for number in range(20)]
+    stories = Stories(chinese[4:], chinese[:4], "own", False, Cleaning(20, 0, 0, 0, 0, 20))
+    history = train(stories, **TINY | {"steps": 2, "evaluations": 1}).history
+    assert history.evaluations[0].text.startswith("从前")
 
 
 def test_every_step_is_recorded():
@@ -246,7 +264,7 @@ def test_ctrl_c_finishes_the_step_and_gives_the_signal_back(step):
 
 
 def test_a_second_ctrl_c_interrupts_at_once(monkeypatch):
-    monkeypatch.setattr("slm.training.progress.SAME_WISH", -1.0)  # seconds: it need not wait
+    monkeypatch.setattr("slm.training.progress.SAME_SIGNAL_SECONDS", -1.0)  # it need not wait
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         run_tiny(callback=at(5, lambda: (stop(), stop())))

@@ -364,6 +364,24 @@ def test_a_folder_of_a_model_is_not_overwritten_by_a_run():
     assert contents("mine") == before
 
 
+@pytest.mark.parametrize("name", ["config.json", "history.json"])
+def test_a_file_of_something_else_is_not_overwritten_by_a_run(name):
+    """As in a project's folder: such files have names that a run's have too."""
+    Path("mine").mkdir()
+    (Path("mine") / name).write_text('{"port": 8000}')
+    for fresh in (False, True):
+        with pytest.raises(ValueError, match=rf"{name} does not belong to a training run: name"):
+            run_tiny(fresh=fresh, callback=refuse)
+    assert contents("mine") == {name: b'{"port": 8000}'}
+
+
+def test_a_run_may_be_saved_beside_its_tokenizer_and_notes():
+    TOKENIZER.save("mine")
+    Path("mine/notes.txt").write_text("my own")
+    assert run_tiny().finished
+    assert contents("mine")["notes.txt"] == b"my own"
+
+
 def test_neither_a_model_nor_fine_tuning_overwrites_a_run():
     run = run_tiny()
     before = contents("mine")
@@ -412,6 +430,14 @@ def test_weights_that_are_no_numbers_are_never_saved(random_model):
     assert all(weight.isfinite().all() for weight in weights_of("mine").values())
     assert len(json.loads((Path("mine") / "history.json").read_text())["steps"]) == 4
     assert run_tiny().finished
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_run_whose_scores_become_infinite_ends_in_a_sentence(optimizer):
+    """Weights may still be finite then, and the first to see it is the sample."""
+    with pytest.raises(ValueError, match="learning_rate") as ended:
+        run_tiny(learning_rate=1e8, optimizer=optimizer, evaluations=8)
+    assert "\n" not in str(ended.value)
 
 
 def test_a_run_that_ends_worse_than_guessing_is_warned_of(capsys):

@@ -160,6 +160,7 @@ def test_a_single_bit_that_fell_over_is_found(state, place):
         ({"optimizer/9/0/step": torch.tensor(1.0)}, "unknown tensor"),
         ({"optimizer/a/b/c": torch.tensor(1.0)}, "unknown tensor"),
         ({"random/cpu": torch.zeros(7, dtype=torch.uint8)}, "shape"),
+        ({"random/cpu": torch.zeros_like(torch.get_rng_state())}, "Invalid mt19937 state"),
     ],
 )
 def test_tensors_of_another_kind_are_refused(state, tensors, reason):

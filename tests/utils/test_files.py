@@ -1,6 +1,7 @@
 import errno
 import multiprocessing
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,34 @@ def test_several_processes_may_write_the_same_file(tmp_path):
     for process in processes:
         process.join(60)
     assert failures.empty(), failures.get()
+    assert names(tmp_path) == ["file"]
+
+
+def test_two_writers_with_one_process_number_do_not_share_a_temporary_file(tmp_path):
+    """As two containers with one cache have it: both are process 7 or so, here of two threads."""
+    first_is_writing = threading.Event()
+    first_is_done = threading.Event()
+
+    def content():
+        yield b"first "
+        first_is_writing.wait(60)
+        yield b"whole"
+
+    def write_second():
+        def content():
+            first_is_writing.set()
+            first_is_done.wait(60)
+            yield b"second whole"
+
+        write(tmp_path / "file", content())
+
+    thread = threading.Thread(target=write_second)
+    thread.start()
+    write(tmp_path / "file", content())
+    assert (tmp_path / "file").read_bytes() == b"first whole"
+    first_is_done.set()
+    thread.join(60)
+    assert (tmp_path / "file").read_bytes() == b"second whole"
     assert names(tmp_path) == ["file"]
 
 

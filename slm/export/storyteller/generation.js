@@ -20,11 +20,13 @@ function newGenerator(seed) {
   return next;
 }
 
-/** The number of the largest value. */
+/** The index of the largest value. */
 function argmax(values) {
-  let place = 0;
-  for (let i = 1; i < values.length; i++) if (values[i] > values[place]) place = i;
-  return place;
+  let largest = 0;
+  for (let i = 1; i < values.length; i++) {
+    if (values[i] > values[largest]) largest = i;
+  }
+  return largest;
 }
 
 /** Sharpens the distribution (a temperature below 1) or flattens it (above 1). */
@@ -41,8 +43,8 @@ function applyMinP(logits, minP) {
 /** Draws an id: the probabilities divide the range from 0 to 1, and a random number falls into the
  * part of one token. */
 function draw(probabilities, random) {
-  const whole = probabilities.reduce((sum, probability) => sum + probability, 0);
-  const uniform = random() * whole;
+  const total = probabilities.reduce((sum, probability) => sum + probability, 0); // about 1
+  const uniform = random() * total;
   let upperEnd = 0;
   for (let id = 0; id < probabilities.length; id++) {
     upperEnd += probabilities[id];

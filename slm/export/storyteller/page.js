@@ -1,22 +1,27 @@
 "use strict";
-// The page: what happens where something is clicked, and how a story is shown. Words of a story are
-// only ever put in as text (textContent), so that nothing in them is taken for a part of the page.
+// The page: unpacking the model, writing, and what happens where something is clicked.
 
-function element(id) {
-  return document.getElementById(id);
-}
+const MAX_SEED = 2 ** 32 - 1;
+const SEED_HINT = "The same number writes the same story again. Empty: a new one each time.";
 
-function settings() {
-  return JSON.parse(element("settings").textContent);
-}
-
-/** What the page shows: a prompt, the tokens written after it, and which of them is asked about. */
-const story = { promptIds: [], tokens: [], chosen: null, stream: null };
 let storyteller; // tokenizer and model, once they are unpacked
 let writing = null; // an AbortController while a story is written
 
+function settings() {
+  return readJson("settings");
+}
+
+/** What stands in a script element of this page as JSON. */
+function readJson(id) {
+  try {
+    return JSON.parse(element(id).textContent);
+  } catch {
+    throw new DamagedFile(`its part “${id}” cannot be read`);
+  }
+}
+
 async function load() {
-  const tokenizer = new Tokenizer(JSON.parse(element("tokenizer").textContent));
+  const tokenizer = new Tokenizer(readJson("tokenizer"));
   const file = await unpack(element("weights").textContent);
   const model = new Transformer(settings().config, readTensors(file));
   element("weights").remove(); // its letters would stay in memory
@@ -31,58 +36,69 @@ async function load() {
   };
 }
 
+/** Says what is wrong, and how to mend it, of an error that may happen to anybody. Others are
+ * faults of the scripts: startup.js says so, and the console says where. */
+function explainError(error) {
+  if (error instanceof DamagedFile) {
+    showProblem(`This file is damaged: ${error.message}. Ask for it once more.`);
+  } else if (isOutOfMemory(error)) {
+    showProblem("There is too little memory. Close other pages and programs, and reload this one.");
+  } else {
+    throw error;
+  }
+}
+
 // Writing
 
 /** How the next token is chosen, as the settings say. Without a seed, a new one is drawn. */
 function samplingParameters() {
+  checkSeed();
   const seed = element("seed").value;
   return {
     temperature: element("temperature").valueAsNumber,
     min_p: settings().sampling.min_p,
     max_new_tokens: element("length").valueAsNumber,
-    seed: seed === "" ? Math.floor(Math.random() * 100_000) : Number(seed) || 0,
+    seed: seed === "" ? Math.floor(Math.random() * 100_000) : Number(seed),
   };
 }
 
 function beginStory() {
   const prompt = element("prompt").value.trimEnd(); // a word comes with the space before it
-  story.promptIds = [storyteller.tokenizer.bosId, ...storyteller.encode(prompt)];
-  story.tokens = [];
-  story.stream = storyteller.tokenizer.decodeStream();
-  const beginning = document.createElement("b");
-  beginning.textContent = prompt;
-  element("story").replaceChildren(beginning);
-  const sampling = samplingParameters();
-  continueStory(sampling, `, seed ${sampling.seed}`);
+  writeStory(newStory(prompt, samplingParameters()));
 }
 
-/** Writes on from where the story stands, until it ends, is long enough or is stopped. The note is
- * what is said of the story at its end. */
-async function continueStory(sampling, note = "") {
-  sampling.max_new_tokens -= story.tokens.length;
-  const ids = [...story.promptIds, ...story.tokens.map((token) => token.id)];
-  closeWhy();
+/** Shows a story and writes on from where it stands, until it ends, is long enough or is stopped. */
+async function writeStory(nextStory) {
+  addStory(nextStory);
+  drawStory(nextStory);
   writing = new AbortController();
   showWriting(true);
   try {
-    let hasEnded = endsStory(ids.at(-1)) && story.tokens.length > 0;
-    if (!hasEnded && sampling.max_new_tokens > 0) {
-      for await (const token of storyteller.write(ids, sampling, writing.signal)) {
-        hasEnded = endsStory(token.id);
-        addToken(token);
-      }
-    }
-    const rest = story.stream.end(); // half a character, where it was stopped within one
-    if (rest) element("story").append(rest);
-    showStatus(hasEnded, writing.signal.aborted, note);
+    story.ending = await writeTokens(writing.signal);
+  } catch (error) {
+    story.ending = "failed";
+    explainError(error);
   } finally {
     writing = null;
     showWriting(false);
+    drawEnding();
+    showNeighbourButtons();
+    storePage();
   }
 }
 
-function endsStory(id) {
-  return storyteller.tokenizer.endIds.includes(id);
+/** Adds tokens to the story; returns how it ended. */
+async function writeTokens(signal) {
+  const { tokens } = story;
+  const sampling = { ...story.sampling };
+  sampling.max_new_tokens -= tokens.length; // those before a word that was chosen by hand
+  if (tokens.length && endsStory(tokens.at(-1).id)) return "end";
+  if (sampling.max_new_tokens <= 0) return "limit";
+  for await (const token of storyteller.write(storyIds(), sampling, signal)) {
+    addToken(token);
+    if (endsStory(token.id)) return "end";
+  }
+  return signal.aborted ? "stopped" : "limit";
 }
 
 function showWriting(isWriting) {
@@ -90,153 +106,56 @@ function showWriting(isWriting) {
   element("write").hidden = isWriting;
   element("stop").hidden = !isWriting;
   element("story").setAttribute("aria-busy", isWriting);
-  element("below").hidden = isWriting;
-  if (isWriting) element("status").textContent = "Writing …";
+  if (isWriting) {
+    element("below").hidden = true;
+    showStatus("Writing …");
+  } else if (!problem) {
+    showHint();
+  }
   if (hadFocus) element(isWriting ? "stop" : "write").focus({ preventScroll: true });
 }
 
-function showStatus(hasEnded, wasStopped, note) {
-  const words = storyText().split(/\s+/).filter(Boolean).length;
-  let end = "Cut off at the length that the settings allow";
-  if (hasEnded) end = "The end";
-  if (wasStopped) end = "Stopped";
-  const count = words === 1 ? "1 word" : `${words} words`;
-  element("status").textContent = `${end}. ${count}${note}.`;
+/** Says what can be done next. */
+function showHint() {
+  showStatus(story ? "Click a word to see why it came." : "Begin a story, then press Write.");
 }
 
-function storyText() {
-  return element("story").textContent;
+// A story that is written again, or saved
+
+/** Sets prompt and settings, the seed too, to those of the story that is shown. */
+function useSettingsOfStory() {
+  const { temperature, max_new_tokens, seed } = story.sampling;
+  element("prompt").value = story.prompt;
+  element("temperature").value = temperature;
+  element("length").value = max_new_tokens;
+  element("seed").value = seed;
+  element("seed-hint").textContent = SEED_HINT;
+  showSettings();
+  storePage();
+  if (element("settings-panel").hidden) toggleSettings();
+  scrollTo(0, 0); // to the settings
+  showStatus("Write now gives this story again. Empty the seed for new ones.");
 }
 
-// The words of a story
-
-/** Adds a token to the page: as a word that can be clicked, coloured by how unsure the model was. */
-function addToken(token) {
-  const number = story.tokens.push(token) - 1;
-  // There is no text yet where the token ends within a character.
-  const text = endsStory(token.id) ? "" : story.stream.next(token.id);
-  const wordStart = text.search(/\S|$/);
-  const word = document.createElement("span");
-  word.className = "word";
-  word.textContent = text.slice(wordStart);
-  word.style.setProperty("--unsure", (1 - token.probability).toFixed(3));
-  const span = document.createElement("span");
-  span.className = "token";
-  // One word is a stop for the Tab key; arrow keys go on from there.
-  span.tabIndex = element("story").querySelector("[tabindex='0']") ? -1 : 0;
-  span.dataset.number = number;
-  span.append(text.slice(0, wordStart), word);
-  element("story").append(span);
+/** The title of the page and the first words, without signs that the name of a file cannot have. */
+function storyFileName() {
+  const firstWords = storyText().trim().split(/\s+/).slice(0, 6).join(" ");
+  const parts = [document.title, firstWords].map((part) => {
+    const allowed = part.replace(/[^\p{L}\p{M}\p{N}'’-]+/gu, " ").trim();
+    return [...allowed].slice(0, 40).join("").trim(); // characters, not halves of them
+  });
+  return `${parts.filter(Boolean).join(" - ") || "story"}.txt`;
 }
-
-function tokenElements() {
-  return [...element("story").querySelectorAll(".token")];
-}
-
-/** Arrow keys go from word to word, Enter and the space bar ask about one. */
-function onStoryKey(event) {
-  const span = event.target.closest(".token");
-  if (!span) return;
-  const steps = { ArrowLeft: -1, ArrowRight: 1 };
-  if (event.key in steps) {
-    const shown = tokenElements().filter((other) => other.textContent !== "");
-    const next = shown[shown.indexOf(span) + steps[event.key]];
-    if (!next) return;
-    span.tabIndex = -1;
-    next.tabIndex = 0;
-    next.focus();
-  } else if (event.key === "Enter" || event.key === " ") {
-    showWhy(Number(span.dataset.number));
-    element("alternatives").querySelector("button")?.focus({ preventScroll: true });
-  } else {
-    return;
-  }
-  event.preventDefault();
-}
-
-// Why this word?
-
-function percent(share) {
-  if (share < 0.001) return "under 0.1%";
-  if (share >= 0.995) return "over 99%";
-  return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}%`;
-}
-
-/** How a token is called: mostly its text, without the space that may belong to it. */
-function tokenName(id) {
-  if (endsStory(id)) return "(the end)";
-  const text = storyteller.tokenizer.piece(id);
-  if (text.includes("\n")) return "(a new line)";
-  if (text.trim() === "") return "(a space)";
-  return `“${text.trimStart()}”`;
-}
-
-/** Shows what might have come in place of a token, the likeliest first. */
-function showWhy(number) {
-  if (writing) return;
-  closeWhy();
-  story.chosen = number;
-  const token = story.tokens[number];
-  const span = tokenElements()[number];
-  span.classList.add("chosen");
-  const chance = `${tokenName(token.id)} had a chance of ${percent(token.probability)} here.`;
-  element("why-title").textContent = chance;
-  const shown = [...token.likeliest];
-  if (!shown.some((other) => other.id === token.id)) shown.push(token);
-  element("alternatives").replaceChildren(...shown.map((other) => alternative(other, token.id)));
-  element("why").hidden = false;
-  document.documentElement.style.scrollPaddingBottom = `${element("why").offsetHeight + 16}px`;
-  span.scrollIntoView({ block: "nearest" });
-}
-
-function alternative({ id, probability }, chosenId) {
-  const item = document.createElement("li");
-  const button = document.createElement("button");
-  const name = document.createElement("span");
-  const chance = document.createElement("span");
-  button.type = "button";
-  button.className = "alternative";
-  button.style.setProperty("--probability", probability);
-  button.setAttribute("aria-current", id === chosenId);
-  name.textContent = tokenName(id);
-  chance.textContent = percent(probability);
-  button.append(name, chance);
-  button.addEventListener("click", () => takeInstead(id, probability));
-  item.append(button);
-  return item;
-}
-
-function closeWhy() {
-  const span = tokenElements()[story.chosen];
-  span?.classList.remove("chosen");
-  if (element("why").contains(document.activeElement)) span?.focus({ preventScroll: true });
-  story.chosen = null;
-  element("why").hidden = true;
-}
-
-/** Puts another token in the place of the chosen one, and writes on from there. */
-function takeInstead(id, probability) {
-  const number = story.chosen;
-  const token = { ...story.tokens[number], id, probability };
-  const span = tokenElements()[number];
-  while (element("story").lastChild !== span) element("story").lastChild.remove();
-  span.remove();
-  story.tokens = story.tokens.slice(0, number);
-  story.stream = storyteller.tokenizer.decodeStream();
-  for (const before of story.tokens) story.stream.next(before.id); // half a character may be open
-  addToken(token);
-  continueStory(samplingParameters());
-}
-
-// Everything else
 
 function saveStory() {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([`${storyText()}\n`], { type: "text/plain" }));
-  link.download = "story.txt";
+  link.download = storyFileName();
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // some browsers read it later
 }
+
+// Settings
 
 function toggleSettings() {
   const panel = element("settings-panel");
@@ -250,25 +169,57 @@ function showSettings() {
   element("story").classList.toggle("coloured", element("colours").checked);
 }
 
-function describeModel() {
+/** Puts the nearest seed in place of a number that is none, and says so. */
+function checkSeed() {
+  const field = element("seed");
+  const number = field.valueAsNumber; // NaN where there is none
+  const nearest = Math.min(Math.max(Math.round(number), 0), MAX_SEED);
+  if (field.validity.badInput) {
+    field.value = "";
+    element("seed-hint").textContent = "That is not a number: each story gets a new seed.";
+  } else if (field.value !== "" && number !== nearest) {
+    field.value = nearest;
+    element("seed-hint").textContent =
+      `A seed is a whole number from 0 to ${MAX_SEED.toLocaleString("en")}: this is the nearest.`;
+  }
+}
+
+/** What is in the file, and whether stories are stored. */
+function describePage(canStore) {
   const { name, parameters, bits } = settings();
+  const stored = canStore
+    ? `This browser stores your last ${MAX_STORIES} stories, until you delete them.`
+    : "This browser stores no stories of this page: save as text what you want to have again.";
   element("about").textContent =
-    `The model “${name}” is in this file: ${parameters.toLocaleString("en")} parameters, ` +
-    `most stored in ${bits} bits. Nothing is fetched, and what you write stays here.`;
+    `The model “${name}” is in this file: ${parameters.toLocaleString("en")} parameters, most ` +
+    `stored in ${bits} bits. Nothing is fetched, and nothing that you write is sent. ${stored}`;
 }
 
 function listen() {
   element("form").addEventListener("submit", (event) => {
     event.preventDefault();
     if (!storyteller || writing) return;
+    closeWhy();
     // On a phone its keyboard would cover the story.
     if (matchMedia("(pointer: coarse)").matches) document.activeElement.blur();
     beginStory();
   });
   element("stop").addEventListener("click", () => writing?.abort());
   element("settings-button").addEventListener("click", toggleSettings);
-  element("settings-panel").addEventListener("input", showSettings);
+  document.addEventListener("input", () => {
+    isStored = false;
+    showSettings();
+  });
+  document.addEventListener("change", storePage);
+  element("seed").addEventListener("input", () => {
+    element("seed-hint").textContent = SEED_HINT;
+  });
+  element("seed").addEventListener("change", checkSeed);
   element("save").addEventListener("click", saveStory);
+  element("again").addEventListener("click", useSettingsOfStory);
+  element("back").addEventListener("click", () => showNeighbour(-1));
+  element("forward").addEventListener("click", () => showNeighbour(1));
+  element("delete").addEventListener("click", deleteStories);
   element("why-close").addEventListener("click", closeWhy);
   element("story").addEventListener("keydown", onStoryKey);
   element("story").addEventListener("click", (event) => {
@@ -278,24 +229,30 @@ function listen() {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") closeWhy();
   });
+  // The page may be closed while something is written, and on a phone without a word.
+  document.addEventListener("visibilitychange", () => {
+    if (writing || !isStored) storePage();
+  });
 }
 
 async function main() {
-  const { sampling } = settings();
-  element("temperature").value = sampling.temperature;
-  element("length").value = sampling.max_new_tokens;
-  showSettings();
-  describeModel();
-  listen();
+  if (problem) return; // startup.js has said what is wrong
   try {
     storyteller = await load();
+    const { sampling } = settings();
+    element("temperature").value = sampling.temperature;
+    element("length").value = sampling.max_new_tokens;
+    element("seed-hint").textContent = SEED_HINT;
+    restorePage();
+    showSettings();
+    describePage(storePage());
+    listen();
+    showHint();
+    element("settings-button").disabled = false;
+    element("write").disabled = false;
   } catch (error) {
-    element("status").textContent =
-      `The model cannot be unpacked here (${error.message}). A newer browser may be able to.`;
-    throw error;
+    explainError(error);
   }
-  element("status").textContent = "Begin a story, then press Write.";
-  element("write").disabled = false;
 }
 
 addEventListener("DOMContentLoaded", main);

@@ -59,7 +59,7 @@ class Tokenizer {
     const tokens = Array.from(bytes, (byte) => this.byteToCharacter[byte]);
     for (;;) {
       let lowest = Infinity;
-      let place = -1;
+      let place = -1; // where the pair of the lowest rank begins
       for (let i = 0; i + 1 < tokens.length; i++) {
         const rank = this.ranks.get(`${tokens[i]} ${tokens[i + 1]}`) ?? Infinity;
         if (rank < lowest) {

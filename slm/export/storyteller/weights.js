@@ -2,12 +2,25 @@
 // The weights in this page are a model.safetensors file as `slm.save_model` writes it for a
 // quantized model, compressed (zlib) and written in letters (base64).
 
-/** The bytes of a file that was compressed and written in base64. */
+/** This page is not as it was exported: it was cut off or changed on its way. */
+class DamagedFile extends Error {}
+
+function isOutOfMemory(error) {
+  return /memory|allocation|array length/i.test(error.message); // browsers word it differently
+}
+
+/** The bytes of a file that was compressed and written in base64. A checksum at the end of zlib's
+ * format makes sure that they are the same. */
 async function unpack(base64) {
-  const letters = atob(base64);
-  const compressed = Uint8Array.from(letters, (letter) => letter.charCodeAt(0));
-  const stream = new Blob([compressed]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Response(stream).arrayBuffer();
+  try {
+    const letters = atob(base64);
+    const compressed = Uint8Array.from(letters, (letter) => letter.charCodeAt(0));
+    const stream = new Blob([compressed]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return await new Response(stream).arrayBuffer();
+  } catch (error) {
+    if (isOutOfMemory(error)) throw error;
+    throw new DamagedFile("its weights cannot be unpacked");
+  }
 }
 
 /** The tensors of a safetensors file by name. It begins with the length of its header; the header
