@@ -154,7 +154,7 @@ def fail(*arguments, **settings):
     ("what", "name", "kept"),
     [
         (safetensors.torch, "save", FILES),
-        (Tokenizer, "save", {"tokenizer.json", "tokenizer_config.json"}),
+        (Tokenizer, "files", {"tokenizer.json", "tokenizer_config.json"}),
         (Path, "replace", FILES),
     ],
 )
