@@ -12,10 +12,9 @@ from slm.page.saved_state import fine_tuning_slot, saved_page
 from slm.page.stories_input import BOX
 from slm.page.tune_tab import REDRAW_SECONDS, progress_sentence, tune_tab
 from slm.page.tuning_job import TuningJob
-from slm.page.write_tab import write_tab
+from slm.page.write_tab import ONE, write_tab
 
 TABS = ("Write", "Two stories", "Make it yours")
-ONE = "one"  # the key of the sliders for a single story
 
 # Streamlit leaves much room above a page, which a phone has not.
 # The line about a model being taught is left out where the third tab shows the same and more.

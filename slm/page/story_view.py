@@ -86,7 +86,7 @@ def ending_sentence(job: WritingJob, number: int) -> str:
     count = "1 word" if words == 1 else f"{words:,} words"
     return (
         f"{job.endings[number]} {count}. With the same beginning and settings, "
-        f"seed {job.seeds[number]} writes it again."
+        f"seed {job.seeds[number]} (under More settings) writes it again."
     )
 
 
@@ -94,7 +94,7 @@ def written_by(job: WritingJob, chosen: LoadedModel) -> str:
     """Which model has written a story, in a sentence."""
     name = literal(job.model_name)
     if job.model_name != chosen.name:
-        return f"Written by {name}, not by the model that is chosen now."
+        return f"Written by {name}. The next one will be by {literal(chosen.name)}."
     if job.model_changed != chosen.changed:
         return f"Written by {name} as it was before: it has been replaced since."
     return f"Written by {name}."

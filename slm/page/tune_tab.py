@@ -171,18 +171,17 @@ def _draw_result(job: TuningJob) -> None:
     if job.result.folder is None:
         st.error(f"It could not be saved in {place}; the terminal says why.")
         return
-    st.caption(f"It is in {place}.")
     st.button("Write with it", key="use", on_click=_use, args=(job.folder,))
+    st.caption(f"It is in {place}. {_measured(job)}")
     _draw_samples(job.samples)
 
 
 def _draw_change(job: TuningJob) -> None:
-    """Whether it has learnt, in plain words and below them in numbers."""
-    before = job.result.before["yours"].bits_per_byte
-    after = job.result.after["yours"].bits_per_byte
+    """Whether it has learnt, in plain words."""
+    before, after = _surprise(job)
     if after < before:
         st.success(
-            "It has learnt. Those of your stories that were kept aside, which it never read, "
+            "It has learnt. Stories of yours that were kept aside, so that it never read them, "
             f"surprise it {1 - after / before:.0%} less than before."
         )
     else:
@@ -190,10 +189,19 @@ def _draw_change(job: TuningJob) -> None:
             "The stories that were kept aside surprise it no less than before: it stays as it was. "
             "More stories may help."
         )
-    st.caption(
-        f"The surprise, in bits for each byte of these stories: {before:.2f} before, {after:.2f} "
-        "now."
-    )
+
+
+def _measured(job: TuningJob) -> str:
+    """The same in numbers."""
+    before, after = _surprise(job)
+    return f"The surprise in bits per byte of text: {before:.2f} before, {after:.2f} now."
+
+
+def _surprise(job: TuningJob) -> tuple[float, float]:
+    """The score on the stories that were kept aside, before and after."""
+    before = job.result.before["yours"]
+    after = job.result.after["yours"]
+    return before.bits_per_byte, after.bits_per_byte
 
 
 def _draw_samples(samples: list[Sample]) -> None:

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from slm.page.markdown import literal
 from slm.page.models import LoadedModel
 from slm.page.prompt_row import prompt_row
 from slm.page.sampling_controls import chosen_settings
@@ -9,6 +10,8 @@ from slm.page.save_buttons import save_picture_button, save_text_button
 from slm.page.saved_state import SavedPage
 from slm.page.story_view import show_stories, written_by
 from slm.page.writing_job import WritingJob
+
+ONE = "one"  # the key of the sliders for the one story
 
 
 def write_tab(chosen: LoadedModel, saved: SavedPage) -> bool:
@@ -18,12 +21,13 @@ def write_tab(chosen: LoadedModel, saved: SavedPage) -> bool:
     begins = prompt_row("prompt", "Write", job if is_running else None)
     if begins:
         saved.story = WritingJob(
-            chosen, st.session_state["prompt"].rstrip(), [chosen_settings("one")]
+            chosen, st.session_state["prompt"].rstrip(), [chosen_settings(ONE)]
         )
         saved.story.start()
     elif job is None:
+        name = literal(chosen.name)
         st.caption(
-            "Your story will appear here. Settings and models are in the sidebar: » opens it."
+            f"Here {name} will write. Settings and other models are in the sidebar, which » opens."
         )
     else:
         show_stories(job, is_running, ["story"])

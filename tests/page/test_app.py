@@ -172,7 +172,7 @@ def test_a_seed_out_of_range_becomes_the_nearest_one_and_that_is_said(page, ente
 def test_how_a_story_ended_is_said_with_a_seed_that_writes_it_again(page, saved):
     story = write(page, saved, length=20)
     [seed] = saved.story.seeds
-    assert f"seed {seed} writes it again." in captions(page)
+    assert f"seed {seed} (under More settings) writes it again." in captions(page)
     assert saved.story.endings[0] in captions(page)
     page.number_input(key="one-seed").set_value(seed)
     assert write(page, saved, length=20) == story
@@ -191,7 +191,7 @@ def test_an_old_story_is_marked_with_the_model_that_wrote_it(page, saved, random
     page.run()
     assert "Written by runs/own as it was before" in captions(page)
     page.selectbox(key="model").set_value("the bundled model").run()
-    assert "Written by runs/own, not by the model that is chosen now." in captions(page)
+    assert "Written by runs/own. The next one will be by the bundled model." in captions(page)
 
 
 def test_two_stories_have_settings_of_their_own(page, saved):

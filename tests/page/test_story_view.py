@@ -40,5 +40,6 @@ def test_how_a_story_ended_is_said_with_its_seed(random_model, tokenizer):
     job.texts = ["The cat sat."]
     job.endings = [THE_END]
     assert ending_sentence(job, 0) == (
-        "The end. 3 words. With the same beginning and settings, seed 4711 writes it again."
+        "The end. 3 words. With the same beginning and settings, seed 4711 (under More settings) "
+        "writes it again."
     )
