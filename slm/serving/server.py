@@ -67,6 +67,9 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=WAITING_CONNECTIONS)
     except (TypeError, UnicodeError):  # characters that no host's name has
         raise no_host from None
+    except socket.gaierror as error:
+        message = f"{host} cannot be found ({error.strerror}): give an address, as 127.0.0.1."
+        raise OSError(message) from None
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
         message = f"Port {port} of {host} cannot be used ({reason}): choose another one."

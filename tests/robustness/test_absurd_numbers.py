@@ -147,7 +147,7 @@ def test_the_port_of_a_server(number):
     assert "port" in assert_one_sentence(lambda: server.listen("127.0.0.1", number))
 
 
-@pytest.mark.parametrize("host", ["", "a\0b", "\udcff", "\ud800", "x" * 100, 5, None])
+@pytest.mark.parametrize("host", ["", "a\0b", "\udcff", "\ud800", 5, None])
 def test_what_is_no_host_of_a_server(host):
     server = pytest.importorskip("slm.serving.server")
     assert "is no host" in assert_one_sentence(lambda: server.listen(host, 0))

@@ -126,6 +126,27 @@ def test_without_an_end_or_a_tokenizer_a_sentence_says_so(sentencepiece):
         PretrainedTokenizer(sentencepiece)
 
 
+def lengthen_prefix(content):
+    content["model"]["continuing_subword_prefix"] = "y" * 50
+
+
+def forget_special_tokens(content):
+    content["post_processor"]["special_tokens"] = {}
+
+
+@pytest.mark.parametrize("damage", [lengthen_prefix, forget_special_tokens])
+def test_where_the_library_panics_a_sentence_says_that_the_tokenizer_is_damaged(
+    sentencepiece, damage
+):
+    """A panic of Rust's is no Exception of Python's, and would pass all handlers by."""
+    path = sentencepiece / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    damage(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"^The tokenizer in .* is damaged: "):
+        PretrainedTokenizer(sentencepiece)
+
+
 def change_tokenizer(folder, change):
     inner = Tokenizer.from_file(str(folder / "tokenizer.json"))
     change(inner)
