@@ -163,6 +163,28 @@ def test_neither_modules_nor_parts_import_each_other_in_a_circle():
     assert circle(imports_of_parts(graph)) == []
 
 
+def layers_in_readme() -> list[list[str]]:
+    """The rows of README's map of imports, from the bottom of the package up."""
+    text = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    block = text.split("Imports go one way", 1)[1].split("```text\n", 1)[1].split("```", 1)[0]
+    return [line.split() for line in block.splitlines()]
+
+
+def test_imports_go_one_way_as_the_readme_draws_it():
+    row_of = {f"slm.{part}": row for row, parts in enumerate(layers_in_readme()) for part in parts}
+    sources = {module_name(name): path.read_text("utf-8") for name, path in SOURCES.items()}
+    graph = imports_of_parts(imports(sources))
+    parts = set(graph) - {"slm", "slm.__main__", "slm.assets"}
+    assert set(row_of) == parts
+    upwards = [
+        (part, other)
+        for part in parts
+        for other in graph[part] - {"slm"}
+        if row_of[other] >= row_of[part]
+    ]
+    assert upwards == []
+
+
 @pytest.mark.parametrize(
     "back",
     [

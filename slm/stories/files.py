@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 
 import psutil
 
-from slm.stories.cleaning import END, SHORTEST, Stories
+from slm.stories.cleaning import END, SHORTEST, Stories, letter_count
 from slm.utils.files import ASSETS
 
 if TYPE_CHECKING:
@@ -197,10 +197,12 @@ def _describe_encoding(content: bytes) -> str:
     if guess is None:
         return "it is not UTF-8 text: save it as UTF-8"
     name = guess.encoding.replace("_", "-")
+    seems = f"seems to be {name}"
+    if name in ("cp1250", "cp1252"):  # from the bytes alone nobody can tell one from the other
+        name = "cp1252"
+        seems = "seems to be cp1252, or cp1250 if its language is one of Central Europe"
     convert = f"p.write_text(p.read_text({name!r}), 'utf-8') with a pathlib.Path p"
-    return (
-        f"it is not UTF-8 text, but seems to be {name}: save it as UTF-8, or convert it: {convert}"
-    )
+    return f"it is not UTF-8 text, but {seems}: save it as UTF-8, or convert it: {convert}"
 
 
 def _split_text(text: str) -> list[str]:
@@ -219,7 +221,7 @@ def _read_csv(text: str) -> list[str]:
     except StopIteration:
         raise ValueError("it has no line with text") from None
     # A header names its columns in a word or two; a story there means that there is none.
-    has_header = all(len(cell) < SHORTEST for cell in first)
+    has_header = all(letter_count(cell) < SHORTEST for cell in first)
     names = first if has_header else [f"column {number}" for number in range(1, len(first) + 1)]
     rows = [] if has_header else [first]
     for line, row in numbered_rows:

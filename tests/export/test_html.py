@@ -231,10 +231,10 @@ def test_on_a_full_disk_the_old_file_stays_and_a_sentence_says_so(
     file = tmp_path / "story.html"
     file.write_text("mine")
 
-    def refuse(path):
-        raise OSError(errno.ENOSPC, "No space left on device", ".hidden.part")
+    def refuse(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("slm.utils.files._open_part", refuse)
+    monkeypatch.setattr("os.fsync", refuse)
     with pytest.raises(OSError, match=r"^\S+story.html cannot be written: the disk is full"):
         export_html(folder, file)
     assert file.read_text() == "mine"

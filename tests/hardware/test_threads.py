@@ -1,5 +1,8 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from slm.generation.decoder import IncrementalDecoder
 from slm.hardware import threads
@@ -49,7 +52,10 @@ def test_it_is_not_checked_at_every_step(four_threads):
 
 def test_free_cores_are_those_used_and_those_that_idle(monkeypatch):
     clock = {"idle": 100.0, "own": 7.0, "time": 50.0}
-    monkeypatch.setattr(threads, "_idle_seconds", lambda: clock["idle"])
+    monkeypatch.setattr(
+        threads.psutil, "cpu_times", lambda percpu: [SimpleNamespace(idle=clock["idle"])]
+    )
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda process: {0}, raising=False)
     monkeypatch.setattr(threads.time, "process_time", lambda: clock["own"])
     monkeypatch.setattr(threads.time, "monotonic", lambda: clock["time"])
     free = FreeCores()
@@ -73,13 +79,23 @@ def test_a_small_decode_step_takes_one_thread_and_others_all(four_threads):
             assert torch.get_num_threads() == 4
 
 
-def test_stories_are_decoded_with_one_thread_and_training_keeps_its_own(four_threads, random_model):
-    decoder = IncrementalDecoder(random_model())
+def test_stories_are_decoded_with_one_thread_and_training_keeps_its_own(
+    four_threads, random_model, monkeypatch
+):
+    model = random_model()
+    decoder = IncrementalDecoder(model)
     seen = []
-    decoder._read_newest = lambda newest, cache: seen.append(torch.get_num_threads())
+    attention = F.scaled_dot_product_attention
+
+    def recorded_attention(*arguments, **settings):
+        seen.append(torch.get_num_threads())
+        return attention(*arguments, **settings)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", recorded_attention)
     for rows in ([[1, 2]], [[1, 2]] * 16):
         cache = decoder.new_cache(len(rows))
         cache.lengths = [1] * len(rows)
         decoder.step(rows, cache)
-    assert seen == [1, 4]
+    layers = model.config.n_layers
+    assert seen == [1] * layers + [4] * layers
     assert torch.get_num_threads() == 4

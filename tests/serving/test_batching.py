@@ -6,6 +6,7 @@ import torch
 from slm.generation.decoder import IncrementalDecoder
 from slm.generation.text_generation import generate_ids
 from slm.serving.batching import Batcher, QueueFull
+from slm.serving.model_runner import ModelRunner
 from slm.serving.sampler import tokens_with_logprobs
 from slm.serving.sequence import Sequence
 from slm.settings import SamplingConfig
@@ -233,15 +234,15 @@ def test_what_was_cancelled_while_another_prompt_was_read_is_not_read_itself(bat
     reading, may_go_on = threading.Event(), threading.Event()
     prompts = []
     made = batcher(max_batch_size=4)
-    add_row = made._runner.add_row
+    add_row = ModelRunner.add_row
 
-    def slow_add_row(ids):
+    def slow_add_row(runner, ids):
         prompts.append(list(ids))
         reading.set()
         assert may_go_on.wait(60)
-        return add_row(ids)
+        return add_row(runner, ids)
 
-    monkeypatch.setattr(made._runner, "add_row", slow_add_row)
+    monkeypatch.setattr(ModelRunner, "add_row", slow_add_row)
     first = Recorder()
     made.submit(sequence([279, 1], first, max_new_tokens=2))
     assert reading.wait(60)
@@ -256,13 +257,29 @@ def test_what_was_cancelled_while_another_prompt_was_read_is_not_read_itself(bat
     assert prompts == [[279, 1], [279, 5]]
 
 
+def record_order(monkeypatch) -> list[str]:
+    """A list that grows by "p" for each prompt that is read, and by "s" for each decode step."""
+    happened = []
+    add_row = ModelRunner.add_row
+    step = ModelRunner.step
+
+    def recorded_add_row(runner, ids):
+        happened.append("p")
+        return add_row(runner, ids)
+
+    def recorded_step(runner, rows):
+        happened.append("s")
+        return step(runner, rows)
+
+    monkeypatch.setattr(ModelRunner, "add_row", recorded_add_row)
+    monkeypatch.setattr(ModelRunner, "step", recorded_step)
+    return happened
+
+
 def test_however_many_prompts_wait_those_in_the_batch_have_their_decode_steps(batcher, monkeypatch):
     """Sequences of one token are over when their prompt is read, so there is always room."""
-    happened = []
+    happened = record_order(monkeypatch)
     made = batcher(max_batch_size=2, max_waiting=1000)
-    add_row, step = made._runner.add_row, made._runner.step
-    monkeypatch.setattr(made._runner, "add_row", lambda ids: happened.append("p") or add_row(ids))
-    monkeypatch.setattr(made._runner, "step", lambda rows: happened.append("s") or step(rows))
     made.end_ids = (-1,)
     long = Recorder()
     prompt = [279, *range(31)]
@@ -278,11 +295,8 @@ def test_however_many_prompts_wait_those_in_the_batch_have_their_decode_steps(ba
 
 def test_an_empty_batch_is_filled_before_its_first_decode_step(batcher, monkeypatch):
     """Then those that came together are equally long, and are written together to the end."""
-    happened = []
+    happened = record_order(monkeypatch)
     made = batcher(max_batch_size=8)
-    add_row, step = made._runner.add_row, made._runner.step
-    monkeypatch.setattr(made._runner, "add_row", lambda ids: happened.append("p") or add_row(ids))
-    monkeypatch.setattr(made._runner, "step", lambda rows: happened.append("s") or step(rows))
     made.end_ids = (-1,)
     recorders = [Recorder() for _ in range(8)]
     prompt = [279, *range(31)]

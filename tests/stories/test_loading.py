@@ -231,7 +231,7 @@ def test_a_folder_and_a_limit(tmp_path):
         (
             "a.txt",
             "caf\xe9".encode("latin-1"),
-            "not UTF-8 text, but seems to be cp125.: save it as UTF-8",
+            "not UTF-8 text, but seems to be cp1252, or cp1250 if .*: save it as UTF-8",
         ),
         ("a.csv", b"text\ncaf\xe9\n", "not UTF-8 text"),
         ("a.csv", b'text\n"never closed\n', "cannot read stories from .*a.csv"),
@@ -256,6 +256,12 @@ def test_a_folder_and_a_limit(tmp_path):
         ("a.json", json.dumps([tale(0), None]).encode(), "number 2 of the stories is None"),
         ("a.jsonl", b'{"text": "fine"}\n\nnot json\n', "line 3 is no JSON"),
         ("a.txt", tale(0).encode("utf-16-le"), "not UTF-8 text, but seems to be utf-16-le"),
+        (
+            "a.txt",
+            ("Où était le très vieux chat ? " * 9).encode("cp1252"),
+            r"read_text\('cp1252'\)",
+        ),
+        ("a.txt", ("Był sobie żółw i łoś. " * 9).encode("cp1250"), "or cp1250 if"),
         ("a.txt", ("Жили-были старик и старуха. " * 9).encode("cp1251"), "seems to be cp1251"),
         (
             "a.txt",
@@ -344,6 +350,15 @@ def test_a_csv_without_a_header_keeps_its_first_story(tmp_path):
     assert read_stories(tmp_path / "a.csv") == tales(3)
     (tmp_path / "a.csv").write_text("\n".join(f'"{tale}"' for tale in tales(3)), encoding="utf-8")
     assert read_stories(tmp_path / "a.csv") == tales(3)
+
+
+def test_a_csv_of_short_stories_in_a_dense_script_keeps_its_first_one_too(tmp_path):
+    stories = [
+        f"从前有一只小兔子住在森林里，它有{number}个好朋友，他们天天一起玩。" for number in range(3)
+    ]
+    assert max(map(len, stories)) < 50
+    (tmp_path / "a.csv").write_text("\n".join(f'"{story}"' for story in stories), encoding="utf-8")
+    assert read_stories(tmp_path / "a.csv") == stories
 
 
 def test_a_story_longer_than_pythons_own_limit_for_a_field(tmp_path):

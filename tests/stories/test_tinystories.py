@@ -1,6 +1,5 @@
 import io
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -45,9 +44,7 @@ def serve(monkeypatch):
 def test_a_name_server_that_never_answers(monkeypatch):
     never = threading.Event()
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: never.wait() and [])
-    start = time.perf_counter()
-    assert "no answer in 2.5 s" in why_unavailable()
-    assert time.perf_counter() - start < 3
+    assert "no answer in 2.5 s" in why_unavailable()  # while the name server is still silent
     never.set()
 
 

@@ -134,6 +134,17 @@ def test_accumulated_batches_count_as_one_step():
 # Records
 
 
+def test_validation_stories_are_not_learned_from():
+    """So the same training stories give the same losses, whatever is held out."""
+    few = replace(STORIES, train=TEXTS[4:6])  # read to their end, several times
+    losses = []
+    for count in (1, 3):
+        stories = replace(few, validation=TEXTS[:count])
+        run = train(stories, **TINY | {"batch_size": 8}, steps=8, folder=f"{count} held out")
+        losses.append([step.loss for step in run.history.steps])
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.parametrize(("steps", "evaluations"), [(10, 5), (7, 3), (3, 10), (1, 1), (22, 22)])
 def test_it_is_measured_and_sampled_evenly_and_at_the_end(steps, evaluations):
     history = run_tiny(steps=steps, evaluations=evaluations).history

@@ -39,13 +39,13 @@ def test_other_errors_pass_as_they_are():
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """No file that is opened for writing takes a byte."""
+    """No file that is written reaches the disk."""
 
     def refuse(*arguments, **settings):
         raise OSError(errno.ENOSPC, "No space left on device", ".hidden.part")
 
     def fill():
-        monkeypatch.setattr("slm.utils.files._open_part", refuse)
+        monkeypatch.setattr("os.fsync", refuse)
         monkeypatch.setattr("tempfile.mkdtemp", refuse)
 
     return fill
