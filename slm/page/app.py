@@ -16,10 +16,12 @@ from slm.page.write_tab import ONE, write_tab
 
 TABS = ("Write", "Two stories", "Make it yours")
 
-# Streamlit leaves much room above a page, which a phone has not.
+# Streamlit leaves much room above a page, which a phone has not; and its bar at the top must not
+# cover what the keyboard goes to.
 # The line about a model being taught is left out where the third tab shows the same and more.
 STYLE = """<style>
 .stMainBlockContainer { padding: 3.25rem 1rem 3rem; }
+.stMain { scroll-padding-top: 4rem; }
 .stApp:has([role=tab]:nth-of-type(3)[aria-selected=true]) .st-key-tuning-line { display: none; }
 </style>"""
 

@@ -68,7 +68,7 @@ class TuningJob(Job):
                 self._stories,
                 ordinary=ordinary,
                 folder=self.folder,
-                callback=self._after_step,
+                callback=self.after_step,
             )
         except CancelledError:
             self.was_cancelled = True
@@ -86,7 +86,7 @@ class TuningJob(Job):
         story = "".join(writer.pieces())
         return f"{story} …" if writer.ending == CUT_OFF else story
 
-    def _after_step(self, share: float, scores: list[float]) -> bool:
+    def after_step(self, share: float, scores: list[float]) -> bool:
         """Note the progress after a step; whether to stop now."""
         now = time.monotonic()
         seconds_left = None

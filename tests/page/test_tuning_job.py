@@ -30,8 +30,13 @@ def job(ordinary, random_model, tokenizer, tmp_path):
 def run(job, after_step=None):
     """Run a job in this thread, with something done before it hears of each step."""
     if after_step:
-        hears = job._after_step
-        job._after_step = lambda share, scores: after_step(share, scores) or hears(share, scores)
+        hears = job.after_step
+
+        def first(share, scores):
+            after_step(share, scores)
+            return hears(share, scores)
+
+        job.after_step = first
     job.work()
 
 
@@ -103,9 +108,9 @@ def test_the_progress_is_told_in_words(job):
 def test_the_time_that_is_left_follows_from_the_steps_done(job, monkeypatch):
     clock = iter([100.0, 103.0])
     monkeypatch.setattr(tuning_job.time, "monotonic", lambda: next(clock))
-    job._after_step(0.1, [])
+    job.after_step(0.1, [])
     assert job.progress.seconds_left is None
-    job._after_step(0.4, [])
+    job.after_step(0.4, [])
     assert job.progress.seconds_left == pytest.approx(6.0)
 
 
