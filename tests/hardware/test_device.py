@@ -19,7 +19,7 @@ from slm.hardware.precision import pick_precision
         (False, True, "auto", "mps"),
         (False, False, "auto", "cpu"),
         (True, True, "cpu", "cpu"),
-        (False, False, "mps", "mps"),
+        (False, True, "mps", "mps"),
     ],
 )
 def test_the_best_device_is_picked_unless_one_is_named(monkeypatch, cuda, mps, asked, expected):
