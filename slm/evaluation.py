@@ -76,10 +76,11 @@ def token_nats(
         raise ValueError("There are no stories to evaluate on: give a list of at least one.")
     model.check_vocabulary(tokenizer.vocab_size)
     batch_size = check_number("batch_size", batch_size, whole=True, low=1)
-    batch_size = min(batch_size, _windows_that_fit(model))
     windows = _split_into_windows(tokenizer, stories, model.config.context_length)
     # Windows of about equal length stand together, so that little is computed for padding.
     by_length = sorted(range(len(windows)), key=lambda number: len(windows[number].ids))
+    longest = len(windows[by_length[-1]].ids) - 1
+    batch_size = min(batch_size, _windows_that_fit(model, longest))
     nats_of_window: dict[int, Tensor] = {}
     with evaluating(model), explain_out_of_memory("take a model with a shorter context"):
         for start in range(0, len(windows), batch_size):
@@ -92,12 +93,12 @@ def token_nats(
     return [torch.cat(nats) for nats in nats_of_story]
 
 
-def _windows_that_fit(model: Transformer) -> int:
-    """How many windows of `context_length` tokens memory has room for, one at least."""
+def _windows_that_fit(model: Transformer, tokens: int) -> int:
+    """How many windows of so many tokens memory has room for, one at least."""
     available = available_memory(model.device.type)
     if available is None:
         return LARGEST
-    logits = model.config.context_length * model.config.vocab_size * BYTES_PER_LOGIT
+    logits = tokens * model.config.vocab_size * BYTES_PER_LOGIT
     return max(int(USABLE * available // logits), 1)
 
 

@@ -11,8 +11,8 @@ from typing import Literal, get_args
 
 from slm.utils.settings_checks import check, check_choice, show_value, split_settings
 
-MOST_ROWS = 1_000_000  # of one step: with more, the first step would not end in a day
-MOST_EPOCHS = 1_000_000
+MAX_ROWS = 1_000_000  # of one step: with more, the first step would not end in a day
+MAX_EPOCHS = 1_000_000
 BUDGETS = ("steps", "tokens", "minutes", "schedule")
 Preset = Literal["tiny", "small", "full"]
 Optimizer = Literal["muon", "adamw"]
@@ -109,7 +109,7 @@ class TrainConfig:
             names = " and ".join(given) or "none"
             raise ValueError(f"Give one of {', '.join(BUDGETS)}; given: {names}.")
         check(self, "steps", "tokens", "evaluations", "evaluation_stories", whole=True, low=1)
-        check(self, "batch_size", "grad_accumulation", whole=True, low=1, high=MOST_ROWS)
+        check(self, "batch_size", "grad_accumulation", whole=True, low=1, high=MAX_ROWS)
         check(self, "minutes", "learning_rate", "grad_clip")
         check(self, "warmup", "final_learning_rate", "weight_decay", "distillation", low=0, high=1)
         check(self, "seed", whole=True, low=0)
@@ -177,8 +177,8 @@ class FineTuneConfig:
 
     def __post_init__(self):
         check(self, "patience", "lora_rank", whole=True, low=1)
-        check(self, "epochs", whole=True, low=1, high=MOST_EPOCHS)
-        check(self, "batch_size", whole=True, low=1, high=MOST_ROWS)
+        check(self, "epochs", whole=True, low=1, high=MAX_EPOCHS)
+        check(self, "batch_size", whole=True, low=1, high=MAX_ROWS)
         check(self, "seed", whole=True, low=0)
         check(self, "learning_rate")
         check(self, "held_out", high=0.5)

@@ -116,8 +116,12 @@ class NGram:
         grams[:, -1] = np.arange(V)
         return self.probability(grams)
 
-    def evaluate(self, stories: Sequence[str]) -> Evaluation:
+    def evaluate(self, stories: Sequence[str] | Stories) -> Evaluation:
         """As `slm.evaluate` measures a transformer: the same tokens of the same stories."""
+        if isinstance(stories, Stories):
+            stories = stories.validation
+        if not isinstance(stories, str):  # one text is no list
+            stories = as_texts(stories)
         if not stories or isinstance(stories, str):
             raise ValueError("There are no stories to evaluate on: give a list of at least one.")
         eot = self.tokenizer.eot_id

@@ -83,6 +83,8 @@ def explain_unknown_option(command: Callable, arguments: Sequence[str]) -> str |
         name = option.removeprefix("--").replace("-", "_")
         if name in named or name.startswith("tyro_"):
             continue
+        if name.removeprefix("no_") in named:  # of a switch, and nobody meant the other way
+            continue
         likely = likely_name(name, named | positional)
         if likely in positional:
             return f"There is no option {option}: give the {likely} without a name before it."
@@ -100,8 +102,7 @@ def _parameters(command: Callable) -> tuple[set[str], set[str]]:
         if POSITIONAL in marks:
             positional.add(name)
         elif is_dataclass(hint):
-            of_config = [field.name for field in fields(hint)]
-            named.update(of_config, [f"no_{field}" for field in of_config])
+            named.update(field.name for field in fields(hint))
         else:
             named.update([name], *[_names_given_to(mark) for mark in marks])
     return named - {"return"}, positional

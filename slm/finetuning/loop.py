@@ -165,7 +165,9 @@ def _save_before_errors(
     except BaseException:  # a second Ctrl-C, too
         if folder is not None and early_stopping.best_epoch > 0:
             early_stopping.restore_best()
-            try_to_save(folder, _merge(early_stopping.model, adapter), tokenizer, adapter)
+            model = _merge(early_stopping.model, adapter)
+            if try_to_save(folder, model, tokenizer, adapter):
+                say(f"An error ended training: {early_stopping.best} is saved in {folder}.")
         raise
 
 

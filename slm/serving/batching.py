@@ -111,9 +111,9 @@ class Batcher:
                     self._fail(self._scheduler.running, error)
 
     def _admit(self) -> None:
-        """Let sequences join the batch whose turn it is. An empty batch is filled at once, which
-        delays nobody. Otherwise only so many join as leave time to those that are in it: however
-        many wait, their prompts are read between many decode steps."""
+        """Let sequences join the batch whose turn it is. An empty batch is filled at once: no
+        story is being written yet. Otherwise only so many join as leave time to those in it:
+        however many wait, their prompts are read between many decode steps."""
         if not self._scheduler.running:
             self._fill_batch()
         while not self._scheduler.running or self._prompt_tokens < PROMPT_TOKENS_PER_STEP:

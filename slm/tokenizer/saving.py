@@ -29,7 +29,7 @@ def _check_no_other_tokenizer(folder: Path, content: bytes) -> None:
         return
     try:
         held = _tokens((folder / "tokenizer.json").read_bytes())
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError):
         return
     if held != _tokens(content):
         raise ValueError(
@@ -41,5 +41,5 @@ def _check_no_other_tokenizer(folder: Path, content: bytes) -> None:
 def _tokens(content: bytes) -> tuple:
     """The tokens and ids of a tokenizer.json, in its own form."""
     data = json.loads(content)
-    added = [(token["content"], token["id"]) for token in data["added_tokens"]]
+    added = [(token["content"], token["id"]) for token in data.get("added_tokens", [])]
     return data["model"]["vocab"], added

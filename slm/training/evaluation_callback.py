@@ -45,6 +45,17 @@ class EvaluateAndSave:
         if due <= self.evaluations_made:
             return
         self.evaluations_made = due
+        self._evaluate(state)
+
+    def make_up(self, state: TrainingState) -> None:
+        """Evaluate a finished run whose last evaluation an error, or a second Ctrl-C, cut off."""
+        evaluations = state.history.evaluations
+        last_step = state.history.steps[-1].step
+        if not evaluations or evaluations[-1].step < last_step:
+            self._evaluate(state)
+
+    def _evaluate(self, state: TrainingState) -> None:
+        step = state.history.steps[-1]
         evaluation = evaluate_step(step, state.model, self.tokenizer, self.stories, self.config)
         state.history.evaluations.append(evaluation)
         failure = self.folder.try_to_save(state, self.tokenizer)  # first: printing may go wrong

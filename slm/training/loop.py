@@ -86,11 +86,14 @@ def train(
         ):
             callbacks = [adapt_threads]
             if is_first:
-                callbacks.append(EvaluateAndSave(state, setup, stories.validation, run_folder, bar))
+                evaluate = EvaluateAndSave(state, setup, stories.validation, run_folder, bar)
+                if state.progress >= 1:
+                    evaluate.make_up(state)
+                callbacks.append(evaluate)
                 callbacks.append(bar.show_state)
                 if callback:
                     callbacks.append(lambda state: callback(state.history))
-                callbacks = [save_before_errors(callbacks, run_folder, setup.tokenizer)]
+                callbacks = [save_before_errors(callbacks, run_folder, setup.tokenizer, bar)]
             training_loop(
                 state,
                 model,
@@ -178,7 +181,7 @@ def compile_model(model: nn.Module, setup: TrainingSetup) -> nn.Module:
 
 
 def save_before_errors(
-    callbacks: Sequence[Callback], folder: RunFolder, tokenizer: Tokenizer
+    callbacks: Sequence[Callback], folder: RunFolder, tokenizer: Tokenizer, bar: ProgressBar
 ) -> Callback:
     """All callbacks as one. Where one raises an exception, it saves the run before passing it on.
 
@@ -191,6 +194,7 @@ def save_before_errors(
             for callback in callbacks:
                 callback(state)
         except BaseException:  # a second Ctrl-C, too
+            bar.close()  # what is said of the save stands below it
             folder.save_after_error(state, tokenizer)
             raise
 

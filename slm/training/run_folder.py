@@ -147,6 +147,8 @@ class RunFolder:
             failure = self.try_to_save(state, tokenizer)
         except ValueError as error:  # a weight is no longer a finite number
             failure = str(error)
+        except RuntimeError as error:  # PyTorch's: no memory, or a GPU that has failed
+            failure = self._failure(error, state)
         if failure:
             say(failure)
         elif self.saved_steps == steps:

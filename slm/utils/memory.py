@@ -11,7 +11,8 @@ USABLE = 0.8  # share of the free memory that is planned for: estimates are roug
 def available_memory(device: str = "cpu") -> int | None:
     """Bytes that this process may still take on a device; None where PyTorch does not say (MPS)."""
     if device == "cuda":
-        return torch.cuda.mem_get_info()[0]
+        kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # by PyTorch, for reuse
+        return torch.cuda.mem_get_info()[0] + kept
     if device != "cpu":
         return None
     available = psutil.virtual_memory().available
@@ -25,14 +26,22 @@ def _container_memory() -> int | None:
     On Linux, the limit is in control groups, version 2 or 1.
     """
     groups = Path("/sys/fs/cgroup")
-    for limit, usage in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    for limit, usage, statistics in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
     ):
         try:
             allowed = int((groups / limit).read_text(encoding="ascii"))
-            used = int((groups / usage).read_text(encoding="ascii"))
-            return allowed - used
+            taken = int((groups / usage).read_text(encoding="ascii"))
+            taken -= _cached_files((groups / statistics).read_text(encoding="ascii"))
+            return max(allowed - taken, 0)
         except (OSError, ValueError):  # there is none, or "max"
             continue
     return None
+
+
+def _cached_files(statistics: str) -> int:
+    """Bytes of a container's page cache: they count as taken, but Linux gives them up at need."""
+    values = dict(line.split() for line in statistics.splitlines())
+    prefix = "total_" if "total_inactive_file" in values else ""  # version 1, with all below it
+    return int(values.get(f"{prefix}inactive_file", 0)) + int(values.get(f"{prefix}active_file", 0))

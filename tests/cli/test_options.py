@@ -256,3 +256,17 @@ def test_no_option_that_there_is_is_taken_for_another(name, capsys):
         assert explain_unknown_option(COMMANDS[name], [option]) is None
         underscored = "--" + option.removeprefix("--").replace("-", "_")
         assert explain_unknown_option(COMMANDS[name], [underscored]) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "wrong"),
+    [
+        ("train", "--no-fresh", "--fresh"),  # would delete the run
+        ("train", "--n-steps", "--no-steps"),
+        ("finetune", "--n-epochs", "--no-epochs"),
+        ("train", "--no-cache", "--no-teachers"),
+    ],
+)
+def test_no_option_is_suggested_that_there_is_not_or_that_means_the_opposite(name, option, wrong):
+    said = explain_unknown_option(COMMANDS[name], [option]) or ""
+    assert f"{wrong}?" not in said

@@ -537,6 +537,32 @@ def test_an_error_while_a_run_is_evaluated_costs_no_step(monkeypatch, name):
     assert_same_weights(run.folder, whole)
 
 
+def test_an_error_in_the_last_evaluation_leaves_a_finished_run_that_is_still_evaluated(monkeypatch):
+    whole = run_tiny(folder="whole", evaluations=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("slm.training.evaluation_callback.evaluate", lambda *_, **__: fail())
+        with pytest.raises(OwnError, match="in the plot"):
+            run_tiny(evaluations=1)
+    run = run_tiny(evaluations=1)
+    assert run.history.evaluations == whole.history.evaluations
+    assert_same_weights(run.folder, whole)
+
+
+def test_an_error_in_a_callback_is_not_hidden_by_a_gpu_that_fails_in_saving(monkeypatch, capsys):
+    def broken(*_, **__):
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    def break_and_fail(history):
+        if len(history.steps) == 3:
+            monkeypatch.setattr("slm.training.run_folder.save_model_as", broken)
+            monkeypatch.setattr("slm.training.run_folder.save_state", broken)
+            fail()
+
+    with pytest.raises(OwnError, match="in the plot"):
+        run_tiny(callback=break_and_fail)
+    assert "could not be saved in mine (CUDA error" in capsys.readouterr().out
+
+
 def test_an_error_in_a_callback_is_not_hidden_by_one_in_saving(disk, capsys):
     with pytest.raises(OwnError):
         run_tiny(callback=at(3, lambda: [disk.fill(), fail()]))
