@@ -45,7 +45,8 @@ def attention_steps(steps: Sequence[tuple[str, ArrayLike]], words: Sequence[str]
     for axes in panels[1:]:
         axes.set_yticks([])
     names = ", ".join(name for name, _ in steps)
-    tables = f"Tables of {len(labels)} by {len(labels)} numbers: {names}"
+    kind = "Tables" if len(steps) > 1 else "A table"
+    tables = f"{kind} of {len(labels)} by {len(labels)} numbers: {names}"
     last = steps[-1][0]
     return describe(figure, f"{tables}. In {last}, {_strongest(steps[-1][1], words)}.")
 

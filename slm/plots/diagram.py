@@ -43,7 +43,7 @@ def architecture(config: Any) -> Figure:
     _layers(paper, config.n_layers)
     paper.plot([1.4, 8.2], [STREAM, STREAM], color=BLUE, lw=4, solid_capstyle="butt", zorder=2)
     for x in (1.78, 7.88):
-        paper.text(x, STREAM - 0.14, "(B, T, C)", ha="center", size=11, color=MUTED)
+        paper.text(x, STREAM - 0.14, "(B, T, C)", ha="center", size=10, color=MUTED)
 
     paper.text(0.87, 1.12, "the text so far", ha="center", size=11, color=MUTED)
     for index, word in enumerate(("Once", "·upon", "·a")):

@@ -43,7 +43,7 @@ def slope(
 ) -> Figure:
     """Show the loss for each value of one weight, its slope `at` one of them, and a step downhill.
 
-    `after` is the weight after the step.
+    `after` is the weight after the step; beyond the curve it is not drawn.
     """
     places = array(weights)
     heights = array(losses)
@@ -55,7 +55,7 @@ def slope(
     near = np.array([at - reach, at + reach])
     axes.plot(near, here + slope * (near - at), "--", color=INK, lw=1.5, label="slope")
     axes.plot([at], [here], "o", color=INK, ms=8, label="the weight now")
-    if after is not None:
+    if after is not None and places.min() <= after <= places.max():
         there = float(np.interp(after, places, heights))
         axes.plot([after], [there], "D", color=VERMILION, ms=8, label="after a step downhill")
     axes.legend()

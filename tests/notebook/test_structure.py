@@ -17,7 +17,7 @@ CELLS = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
 CODE = [cell for cell in CELLS if cell["cell_type"] == "code"]
 TEXT = [cell for cell in CELLS if cell["cell_type"] == "markdown"]
 MARKERS = re.compile(
-    r"At the end|Part|Predict|Change|Check|In the head|How to use|Shift|Notice|a loss that"
+    r"At the end|Part|Predict|Change|Check|In your head|How to use|Shift|Notice|a loss that"
 )
 MACHINE_PATHS = re.compile(r"/(?:tmp|home|root|work|Users|usr|opt)/|[A-Z]:\\\\|site-packages")
 
