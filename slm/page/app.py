@@ -18,10 +18,10 @@ TABS = ("Write", "Two stories", "Make it yours")
 
 # Streamlit leaves much room above a page, which a phone has not; and its bar at the top must not
 # cover what the keyboard goes to.
-# The line about a model being taught is left out where the third tab shows the same and more.
+# The line about a model being fine-tuned is left out where the third tab shows the same and more.
 STYLE = """<style>
 .stMainBlockContainer { padding: 3.25rem 1rem 3rem; }
-.stMain { scroll-padding-top: 4rem; }
+.stMain { scroll-padding-top: 4rem; scrollbar-gutter: stable; }
 .stApp:has([role=tab]:nth-of-type(3)[aria-selected=true]) .st-key-tuning-line { display: none; }
 </style>"""
 
@@ -35,7 +35,8 @@ def main() -> None:
     st.session_state.setdefault("first-tab-opened", 0)
     st.markdown("##### A small language model tells stories")
     with st.sidebar:
-        chosen = choose_model()
+        slot = fine_tuning_slot()
+        chosen = choose_model(unfinished=slot.job.folder if slot.is_busy else None)
         draw_controls(ONE)
     # A container even where it stays empty: else the tabs would move, and the first one be chosen.
     with st.container(key="tuning-line"):

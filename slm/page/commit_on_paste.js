@@ -2,8 +2,6 @@
 // once, so that the page can say what it found in it: the box is left, and entered again.
 
 export default function ({ data, parentElement }) {
-  if (parentElement.isListening) return; // it is called again whenever the page is drawn anew
-  parentElement.isListening = true;
   const onPaste = ({ target }) => {
     if (target.ariaLabel !== data.label) return;
     setTimeout(() => { // when the text is in the box
@@ -11,6 +9,10 @@ export default function ({ data, parentElement }) {
       target.focus();
     });
   };
+  // It is called again whenever the page is drawn anew: only the latest call's listener stays. The
+  // one before may still be about to be cleaned up, so it must not stand in for this one.
+  parentElement.stopListening?.();
   document.addEventListener("paste", onPaste);
-  return () => document.removeEventListener("paste", onPaste);
+  parentElement.stopListening = () => document.removeEventListener("paste", onPaste);
+  return parentElement.stopListening;
 }

@@ -76,16 +76,22 @@ def _problem(folder: str, changed: int) -> str:
     return ""
 
 
-def choose_model() -> LoadedModel:
-    """Let a model be chosen; where it cannot be loaded, say so and end the script."""
+def choose_model(unfinished: Path | None = None) -> LoadedModel:
+    """Let a model be chosen; where it cannot be loaded, say so and end the script.
+
+    `unfinished` is the folder of a model that is being fine-tuned: that it cannot be loaded yet is
+    no problem.
+    """
     loadable, problems = find_models()
+    if unfinished is not None:
+        problems.pop(unfinished.as_posix(), None)
     if st.session_state.get("model") not in loadable:
         st.session_state["model"] = BUNDLED
     name = st.selectbox(
         "Model",
         list(loadable),
         key="model",
-        help="Models that you have taught are in the folder runs, and listed here too.",
+        help="Models that you have trained are in the folder runs, and listed here too.",
     )
     if problems:
         noun = "folder" if len(problems) == 1 else "folders"

@@ -93,7 +93,7 @@ def _begin(chosen: LoadedModel, slot: FineTuningSlot, stories: list[str], name: 
     st.session_state["asked"] = None
     if slot.start(TuningJob(chosen, stories, RUNS / name)):
         return True
-    st.error("Another page is already teaching a model: please wait until it has finished.")
+    st.error("Another page is already fine-tuning a model: please wait until it has finished.")
     return False
 
 
@@ -108,6 +108,7 @@ def _ask(name: str) -> bool:
 
 def _forget_question() -> None:
     st.session_state["asked"] = None
+    st.session_state["hidden-job"] = None  # the result before is shown again
 
 
 def _draw_progress(job: TuningJob) -> None:
@@ -160,7 +161,8 @@ def _draw_result(job: TuningJob) -> None:
     """What came of it."""
     if job.error:
         st.error(literal(job.error))
-        return
+    if job.error and job.result is None:
+        return  # else the model was saved before the error
     if job.was_cancelled:
         st.info("Stopped before the first round ended: nothing was saved.")
         return
@@ -213,8 +215,7 @@ def _draw_samples(samples: list[Sample]) -> None:
             (right, "After your stories", sample.after),
         ):
             column.caption(title)
-            rest = story.removeprefix(sample.opening)
-            column.markdown(f"**{literal(sample.opening)}**{literal(rest)}")
+            column.text(story)  # as it is: Markdown would make lists of dashes, and join lines
 
 
 def _use(folder: Path) -> None:

@@ -69,8 +69,10 @@ class Browser:
         answer = self.driver.execute_cdp_cmd(
             "Page.addScriptToEvaluateOnNewDocument", {"source": code}
         )
-        yield
-        self.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", answer)
+        try:
+            yield
+        finally:
+            self.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", answer)
 
     def __getitem__(self, name):
         return self.driver.find_element(By.ID, name)

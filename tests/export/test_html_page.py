@@ -270,6 +270,28 @@ def test_the_history_has_twenty_stories(browser, bundled_page):
     assert browser.call(code) == [19, *(f"Story {i}:" for i in range(3, 23))]
 
 
+def test_the_story_in_which_a_word_is_taken_stays_also_where_it_is_the_oldest(
+    browser, bundled_page
+):
+    browser.open(bundled_page)
+    browser.set("length", 20)
+    code = """
+        for (let i = 1; i <= 20; i++) {
+            element("prompt").value = `Story ${i}:`;
+            element("form").requestSubmit();
+            while (writing) await new Promise((resolve) => setTimeout(resolve));
+        }
+        while (storyNumber > 0) showNeighbour(-1);
+        return storyText();
+    """
+    oldest = browser.call(code)
+    take_other(browser, 5)
+    assert browser.call("return [stories.length, storyNumber];") == [20, 1]
+    assert browser.call("return stories[19].prompt;") == "Story 20:"
+    browser["back"].click()
+    assert browser.call("return storyText();") == oldest
+
+
 def test_a_page_that_is_opened_again_is_as_it_was(browser, bundled_page):
     browser.open(bundled_page)
     assert "This browser stores your last 20 stories" in browser["about"].text
@@ -392,9 +414,21 @@ def test_the_oldest_stories_are_left_out_where_there_is_no_room(browser, bundled
         browser.set("length", 40)
         for prompt in ("Once", "The dragon", "A cat"):
             latest = browser.write(prompt)
+        about = browser["about"].text
         browser.reload()
         assert browser.call("return storyText();") == latest
-        assert 0 < browser.call("return stories.length;") < 3
+        stored = browser.call("return stories.length;")
+        assert 0 < stored < 3
+        assert f"This browser has room for only {stored} of these 3 stories" in about
+
+
+def test_a_storage_that_is_full_of_other_things_is_said_to_be(browser, bundled_page):
+    with browser.changed(FULL % 500):  # characters: enough for the settings alone
+        browser.open(bundled_page)
+        assert "This browser stores your last 20 stories" in browser["about"].text
+        browser.set("length", 20)
+        browser.write("Once")
+        assert "This browser stores no stories of this page" in browser["about"].text
 
 
 @pytest.mark.parametrize(

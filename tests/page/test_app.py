@@ -232,6 +232,19 @@ def test_fine_tuning_makes_a_model_that_can_be_used(page, ordinary):
     assert [folder.name for folder in sorted(Path("runs").iterdir())] == ["own", "robot"]
 
 
+def test_a_model_that_was_saved_before_an_error_can_be_used(page, ordinary, monkeypatch):
+    def fail(*_):
+        raise ValueError("no memory for samples")
+
+    monkeypatch.setattr(TuningJob, "_write", fail)
+    begin_tuning(page)
+    fine_tuning_slot().job.wait()
+    page.run()
+    assert page.error[0].value == "no memory for samples"
+    page.button(key="use").click().run()
+    assert page.selectbox(key="model").value == "runs/robot"
+
+
 def test_a_name_that_exists_asks_before_it_replaces(page, ordinary, random_model, tokenizer):
     begin_tuning(page)
     fine_tuning_slot().job.wait()

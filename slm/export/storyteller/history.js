@@ -10,13 +10,15 @@ let stories = []; // the one before and the one after are neighbours
 let storyNumber = -1; // of the story that is shown
 let isStored = true; // whether anything was changed since the page was stored
 
-/** Puts a story after the one that is shown, which is then the story before. */
+/** Puts a story after the one that is shown, which is then the story before. Of too many the oldest
+ * is left out, or the next one where the oldest is the story before. */
 function addStory(nextStory) {
   storyNumber += 1;
   stories.splice(storyNumber, 0, nextStory);
   if (stories.length > MAX_STORIES) {
-    stories.shift();
-    storyNumber -= 1;
+    const leftOut = storyNumber === 1 ? 2 : 0;
+    stories.splice(leftOut, 1);
+    if (leftOut < storyNumber) storyNumber -= 1;
   }
 }
 
@@ -64,8 +66,8 @@ function storageKey() {
   return `slm story-teller ${STORAGE_FORMAT} ${settings().fingerprint}`;
 }
 
-/** Stores what the page shows; returns whether the browser lets it. The oldest stories are left out
- * where there is no room for all. */
+/** Stores what the page shows, and says on the page what the browser has taken. The oldest stories
+ * are left out where there is no room for all. */
 function storePage() {
   const fields = STORED_FIELDS.map((id) => [id, element(id).value]);
   const content = { fields, colours: element("colours").checked };
@@ -74,10 +76,11 @@ function storePage() {
     content.storyNumber = storyNumber - oldest;
     if (store(content)) {
       isStored = true;
-      return true;
+      describePage(true, oldest);
+      return;
     }
   }
-  return false;
+  describePage(false, stories.length);
 }
 
 function store(content) {

@@ -184,15 +184,26 @@ function checkSeed() {
   }
 }
 
-/** What is in the file, and whether stories are stored. */
-function describePage(canStore) {
+/** Whether stories are stored, and whether there was room for all of them. */
+function storedSentence(canStore, leftOut) {
+  if (canStore && leftOut === 0) {
+    return `This browser stores your last ${MAX_STORIES} stories, until you delete them.`;
+  }
+  const numberStored = stories.length - leftOut;
+  const stored =
+    numberStored === 0
+      ? "stores no stories of this page"
+      : `has room for only ${numberStored} of these ${stories.length} stories`;
+  return `This browser ${stored}: save as text what you want to have again.`;
+}
+
+/** What is in the file, and what the browser stores of it. */
+function describePage(canStore, leftOut) {
   const { name, parameters, bits } = settings();
-  const stored = canStore
-    ? `This browser stores your last ${MAX_STORIES} stories, until you delete them.`
-    : "This browser stores no stories of this page: save as text what you want to have again.";
   element("about").textContent =
     `The model “${name}” is in this file: ${parameters.toLocaleString("en")} parameters, most ` +
-    `stored in ${bits} bits. Nothing is fetched, and nothing that you write is sent. ${stored}`;
+    `stored in ${bits} bits. Nothing is fetched, and nothing that you write is sent. ` +
+    storedSentence(canStore, leftOut);
 }
 
 function listen() {
@@ -245,7 +256,7 @@ async function main() {
     element("seed-hint").textContent = SEED_HINT;
     restorePage();
     showSettings();
-    describePage(storePage());
+    storePage();
     listen();
     showHint();
     element("settings-button").disabled = false;

@@ -73,6 +73,7 @@ function drawEnding() {
   element("ending").textContent = endingSentence();
   element("again").hidden = countByHand() > 0; // then no seed writes it again
   element("below").hidden = false;
+  document.body.style.minHeight = "";
 }
 
 function countByHand() {

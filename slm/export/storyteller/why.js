@@ -102,6 +102,9 @@ function takeInstead(id, probability) {
   const token = { ...story.tokens[chosenNumber], id, probability, byHand: true };
   const changed = newStory(story.prompt, samplingParameters());
   changed.tokens = [...story.tokens.slice(0, chosenNumber), token];
+  // The page keeps its height until the story has its ending: else the chosen word would jump.
+  document.body.style.minHeight = `${document.documentElement.scrollHeight}px`;
   closeWhy();
   writeStory(changed);
+  tokenElements().at(-1)?.focus({ preventScroll: true }); // the arrow keys go on from there
 }
