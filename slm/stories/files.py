@@ -284,7 +284,7 @@ def _read_parquet(file: Path | IO[bytes]) -> list[str]:
         with parquet.ParquetFile(file) as table:
             columns = [column.name for column in table.schema_arrow if _holds_text(column.type)]
             name = _choose_column(columns, list(table.schema_arrow.names))
-            _check_memory(_memory_of_column(table.metadata, name))
+            _check_memory(_memory_of_rows(table.metadata))
             texts = []
             for batch in table.iter_batches(batch_size=1000, columns=[name]):
                 texts.extend(text for text in batch.column(0).to_pylist() if text)
@@ -293,15 +293,14 @@ def _read_parquet(file: Path | IO[bytes]) -> list[str]:
     return texts
 
 
-def _memory_of_column(metadata: "FileMetaData", name: str) -> int:
-    """The bytes that the texts of one column will take, by the file's own account."""
+def _memory_of_rows(metadata: "FileMetaData") -> int:
+    """The bytes that all columns will take at most, by the file's own account.
+
+    Not of one column alone: where a file is damaged there, pyarrow ends the process when asked.
+    """
     total = MEMORY_PER_ROW * metadata.num_rows
     for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        for number in range(row_group.num_columns):
-            column = row_group.column(number)
-            if column.path_in_schema == name:
-                total += column.total_uncompressed_size
+        total += metadata.row_group(group).total_byte_size
     return total
 
 
