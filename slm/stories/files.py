@@ -294,7 +294,10 @@ def _read_parquet(file: Path | IO[bytes]) -> list[str]:
 
 
 def _memory_of_rows(metadata: "FileMetaData") -> int:
-    """The bytes that all columns will take at most, by the file's own account.
+    """The bytes of all columns, by the file's own account.
+
+    That is more than is read where others are large, and less than the texts take where the file
+    stores repeated ones once.
 
     Not of one column alone: where a file is damaged there, pyarrow ends the process when asked.
     """

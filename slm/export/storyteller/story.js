@@ -117,10 +117,10 @@ function onStoryKey(event) {
 }
 
 function moveFocus(span, step) {
-  const visible = tokenElements().filter((other) => other.textContent !== "");
+  const visible = tokenElements().filter((other) => other === span || other.textContent !== "");
   const next = visible[visible.indexOf(span) + step];
   if (!next) return;
-  span.tabIndex = -1;
+  for (const other of tokenElements()) other.tabIndex = -1;
   next.tabIndex = 0;
   next.focus();
 }
