@@ -25,6 +25,7 @@ __all__ = [
     "plots",
     "push_to_hub",
     "quantize",
+    "recall",
     "repetition",
     "save_model",
     "size_table",
@@ -74,6 +75,8 @@ def __getattr__(name: str):
         from slm import export as module
     elif name == "check":
         from slm import exercises as module
+    elif name == "recall":
+        from slm import memoization as module
     elif name == "model":
         import slm.model as module
 
