@@ -43,11 +43,12 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update every matrix once."""
+        """Update every matrix that has a gradient once."""
         for group in self.param_groups:
             by_shape = defaultdict(list)
             for weight in group["params"]:
-                by_shape[weight.shape].append(weight)
+                if weight.grad is not None:  # else it took no part in the loss
+                    by_shape[weight.shape].append(weight)
             for shape, weights in by_shape.items():
                 momenta = [self._nesterov_momentum(weight, group) for weight in weights]
                 updates = orthogonalize(torch.stack(momenta))

@@ -144,6 +144,20 @@ def test_muon_takes_the_steps_of_pytorchs_own(dtype):
         assert (mine - other).norm() < 0.03 * moved  # bfloat16 has about 3 digits
 
 
+def test_muon_leaves_a_matrix_alone_that_took_no_part_in_the_loss():
+    used = torch.ones(4, 4, requires_grad=True)
+    unused = torch.ones(4, 4, requires_grad=True)
+    muon = Muon([used, unused], weight_decay=0.1, dtype=torch.float32)
+    muon.param_groups[0]["lr"] = 0.01
+    used.sum().backward()
+
+    muon.step()
+
+    assert not torch.equal(used, torch.ones(4, 4))
+    assert torch.equal(unused, torch.ones(4, 4))
+    assert unused not in muon.state
+
+
 def test_adamw_first_steps_by_its_rate_against_the_gradients_sign():
     model = make_model()
     config = make_config(optimizer="adamw", weight_decay=0.0)
