@@ -18,7 +18,7 @@ CELLS = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
 # What these print depends on the clock, or on whether something was there already.
 BY_THE_CLOCK = {
     *("load", "tales", "cost-picture", "same", "train"),
-    *("write-equal", "tune", "size-table", "serve-ask"),
+    *("write-equal", "tune", "ask-tune", "size-table", "serve-ask"),
 }
 
 
