@@ -187,7 +187,7 @@ def histogram(
     for place, (name, group) in enumerate(values.items()):
         colour = (BLUE, VERMILION, INK)[place % 3]
         shares = 100 * np.histogram(group, borders)[0] / max(1, len(group))
-        label = f"{drawable(name)}, median {np.median(group):,.0f}"
+        label = f"{drawable(name)}, median {_median(group)}"
         fill = tint(colour, 0.35) if place == 0 else "none"
         axes.stairs(shares, borders, fill=place == 0, fc=fill, ec=colour, lw=1.8, label=label)
         axes.axvline(np.median(group), color=colour, lw=1.4, ls=(0, (4, 3)))
@@ -198,8 +198,13 @@ def histogram(
     axes.set_ylabel("share, %")
     axes.set_xlim(borders[0], borders[-1])
     axes.grid(axis="x", visible=False)
-    alt = [f"{name}: {len(g):,}, median {np.median(g):,.0f}" for name, g in values.items()]
+    alt = [f"{name}: {len(group):,}, median {_median(group)}" for name, group in values.items()]
     return describe(figure, f"Histogram: {title}. {xlabel}. {'; '.join(alt)}.")
+
+
+def _median(numbers: np.ndarray) -> str:
+    """The median in words: whole, or with the half that lies between two numbers."""
+    return f"{np.median(numbers):,.1f}".removesuffix(".0")
 
 
 @picture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cache, wraps
 from io import BytesIO
 from typing import TYPE_CHECKING, ParamSpec
@@ -72,6 +73,13 @@ WIDTH = 7.2  # inches: wide enough for a notebook, and still readable at half of
 P = ParamSpec("P")
 
 
+def in_style() -> AbstractContextManager:
+    """A context in which matplotlib draws in the shared style; nothing global is changed."""
+    import matplotlib
+
+    return matplotlib.rc_context({**STYLE, "font.family": with_fallbacks(SANS)})
+
+
 def picture(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     """Let `draw` work in the shared style and hand back a figure that a notebook shows once.
 
@@ -81,9 +89,7 @@ def picture(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
     @wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        import matplotlib
-
-        with matplotlib.rc_context({**STYLE, "font.family": with_fallbacks(SANS)}):
+        with in_style():
             figure = draw(*args, **kwargs)
             figure.draw_without_rendering()  # ticks and layout are made now, while the style holds
         figure.set_layout_engine("none")
@@ -122,7 +128,8 @@ def _png(figure: Figure) -> bytes:
 
     full = BytesIO()
     small = BytesIO()
-    figure.savefig(full, format="png")
+    with in_style():  # else a different size of tick labels would be assumed, and ticks be added
+        figure.savefig(full, format="png")
     with Image.open(full) as image:
         reduced = image.convert("RGB").quantize(
             256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE

@@ -164,6 +164,20 @@ def test_story_lengths_shares_and_median():
     assert "stories, median 7" in written(figure)
 
 
+def test_no_label_leaves_the_picture_when_it_is_shown():
+    counts = np.random.default_rng(0).integers(10, 26, (8, 50))
+    figures = [plots.histogram({"a": row}, title="Runs", xlabel="words", bins=25) for row in counts]
+    for figure in figures:
+        figure._repr_png_()
+        assert figure.axes[0].yaxis.label.get_window_extent().x0 >= 0
+
+
+def test_a_median_between_two_numbers_has_its_half():
+    figure = plots.histogram({"a": [1, 2], "b": [3, 3]}, title="Runs", xlabel="words")
+    assert "a, median 1.5" in written(figure)
+    assert "b, median 3" in written(figure)
+
+
 def test_openings_are_shares_of_all():
     figure = plots.openings(STORIES)
     assert [bar.get_width() for bar in figure.axes[0].patches] == pytest.approx([200 / 3, 100 / 3])
