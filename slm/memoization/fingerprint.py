@@ -202,9 +202,14 @@ class Fingerprints:
         """What an object says of itself: the function that makes one like it, and its arguments."""
         reduce = copyreg.dispatch_table.get(type(value))
         reduced = reduce(value) if reduce else value.__reduce_ex__(REDUCE_PROTOCOL)
-        if isinstance(reduced, str):  # by its name alone, such as Ellipsis
+        if isinstance(reduced, str):  # by its name alone, such as math.sqrt
             # What functools.cache makes of a function has that function within it.
-            return [reduced.encode(), self.of(getattr(value, "__wrapped__", None))]
+            facts = [
+                reduced,
+                getattr(value, "__module__", None),
+                getattr(value, "__wrapped__", None),
+            ]
+            return [self.of(fact) for fact in facts]
         return [
             self.of(list(part) if isinstance(part, Iterator) else part)  # the items of containers
             for part in reduced

@@ -1,5 +1,7 @@
+import cmath
 import collections
 import copy
+import math
 import os
 import subprocess
 import sys
@@ -252,7 +254,7 @@ VALUES = [
     *(0, 1, 1.0, True, None, "1", b"1", "", "True", 10**5000, float("nan"), float("inf"), 1j),
     *([], (), {}, set(), [1], (1,), {1}, {1: 1}, [[1], 2], [1, [2]], [[1, 2]], ["ab"], ["a", "b"]),
     *({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 2, "b": 1}),  # their order may decide a result
-    *(range(3), range(4), slice(3), slice(4), ..., int, float, len, abs),
+    *(range(3), range(4), slice(3), slice(4), ..., int, float, len, abs, math.sqrt, cmath.sqrt),
     *(np.float32(1), np.float64(1), np.arange(3), np.arange(3.0), np.arange(4).reshape(2, 2)),
     *(torch.tensor(1), torch.tensor(1.0), torch.tensor([1.0]), torch.tensor([1.0, 2.0])),
     *(torch.tensor([1.0, 2.0]).bfloat16(), torch.zeros(0), torch.zeros(0, 2), torch.zeros(2, 0)),
