@@ -9,8 +9,7 @@ from types import (
     CellType,
     CodeType,
     FunctionType,
-    GetSetDescriptorType,
-    MemberDescriptorType,
+    MappingProxyType,
     MethodType,
     ModuleType,
     NoneType,
@@ -21,10 +20,26 @@ from torch import Tensor, nn
 
 from slm.tokenizer import PretrainedTokenizer, Tokenizer
 
-PLAIN = (NoneType, bool, int, float, str, bytes)
+SIMPLE_TYPES = (NoneType, bool, int, float, str, bytes)
 READS_GLOBAL = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}  # names of instructions
 NOT_THE_MODEL = {"name_or_path", "_compiled_call_impl"}  # where it was loaded from, how it runs
 REDUCE_PROTOCOL = 4  # as `copy` asks objects what they consist of
+# Members of classes that nobody wrote. A dataclass's __doc__ may have addresses in it.
+ADDED_BY_PYTHON = {
+    "__module__",
+    "__qualname__",
+    "__doc__",
+    "__dict__",
+    "__weakref__",
+    "__slotnames__",
+    "__annotations__",
+    "__annotate__",
+    "__annotate_func__",
+    "__annotations_cache__",
+    "__firstlineno__",
+    "__static_attributes__",
+    "_abc_impl",
+}
 
 
 class NoFingerprint(ValueError):
@@ -32,14 +47,16 @@ class NoFingerprint(ValueError):
 
 
 class Fingerprints:
-    """Fingerprints of values: equal for equal values, also in another process.
+    """Fingerprints of values: equal for copies of a value, also in another process.
 
     A function counts with its compiled code, its defaults and closure, and all globals that it
     reads; a class with its members and bases. So it goes on from function to function, but only
-    within the `modules` of these names: what comes from any other counts by its name alone.
-    Comments and places in the file make no difference.
+    within the `modules` of these names: what comes from any other counts by its name alone, or,
+    where it has none of its own (a lambda), by its code. Comments and places in the file make no
+    difference; the docstrings of functions do.
 
-    Of an object all counts that `copy` would copy; of a tensor its type, shape and numbers.
+    Of an object all counts that `copy` would copy, the order of a dict, too; of a tensor its type,
+    shape and numbers, and whether it requires a gradient.
     """
 
     def __init__(self, modules: Iterable[str]):
@@ -50,8 +67,8 @@ class Fingerprints:
 
     def of(self, value: object) -> bytes:
         """The fingerprint of a value. Where it has none, that may be any error: see `of_named`."""
-        if type(value) in PLAIN:
-            return _plain(value)
+        if type(value) in SIMPLE_TYPES:
+            return _simple(value)
         if id(value) in self._finished:
             return self._finished[id(value)][1]
         if id(value) in self._unfinished:  # a function that calls itself, a list within itself
@@ -83,7 +100,7 @@ class Fingerprints:
         if isinstance(value, Tensor):
             return _tensor(value)
         if isinstance(value, Tokenizer | PretrainedTokenizer):
-            return [value.digest.encode()]
+            return [value.digest.encode(), self.of(type(value))]
         if isinstance(value, nn.Module):
             return self._model(value)
         if isinstance(value, ModuleType):
@@ -98,8 +115,8 @@ class Fingerprints:
             return [self.of(value.__func__), self.of(value.__self__)]
         if kind is list or kind is tuple:
             return [self.of(item) for item in value]
-        if kind is dict:
-            return [self.of(part) for pair in value.items() for part in pair]
+        if kind is MappingProxyType:
+            return [self.of(dict(value))]
         if kind is set or kind is frozenset:
             return sorted(self.of(item) for item in value)  # their order differs by process
         return self._object(value)
@@ -107,8 +124,9 @@ class Fingerprints:
     def _function(self, function: FunctionType) -> list[bytes]:
         code = function.__code__
         module = function.__globals__.get("__name__")
-        is_ours = module in self.modules
-        if not is_ours and "<locals>" not in code.co_qualname:
+        is_ours = module is None or module in self.modules  # none: from source in a string
+        has_own_name = "<" not in code.co_qualname  # no <lambda>, and nothing within <locals>
+        if has_own_name and not is_ours:
             return [f"{module}.{code.co_qualname}".encode()]
         # One that was made within another function, such as a decorator's, has a closure.
         parts = [
@@ -151,9 +169,6 @@ class Fingerprints:
             code.co_freevars,
             code.co_exceptiontable,
             code.co_flags,
-            code.co_argcount,
-            code.co_posonlyargcount,
-            code.co_kwonlyargcount,
         ]
         return [self.of(value) for value in values]
 
@@ -164,7 +179,7 @@ class Fingerprints:
         parts.append(self.of(type(kind)))
         parts.append(self.of(kind.__bases__))
         for name, member in sorted(vars(kind).items()):
-            if _counts(name, member):
+            if name not in ADDED_BY_PYTHON:
                 parts.append(name.encode())
                 parts.append(self._member(member))
         return parts
@@ -187,9 +202,14 @@ class Fingerprints:
         """What an object says of itself: the function that makes one like it, and its arguments."""
         reduce = copyreg.dispatch_table.get(type(value))
         reduced = reduce(value) if reduce else value.__reduce_ex__(REDUCE_PROTOCOL)
-        if isinstance(reduced, str):  # by its name alone, such as Ellipsis
+        if isinstance(reduced, str):  # by its name alone, such as math.sqrt
             # What functools.cache makes of a function has that function within it.
-            return [reduced.encode(), self.of(getattr(value, "__wrapped__", None))]
+            facts = [
+                reduced,
+                getattr(value, "__module__", None),
+                getattr(value, "__wrapped__", None),
+            ]
+            return [self.of(fact) for fact in facts]
         return [
             self.of(list(part) if isinstance(part, Iterator) else part)  # the items of containers
             for part in reduced
@@ -200,8 +220,8 @@ def _name(kind: type) -> bytes:
     return f"{kind.__module__}.{kind.__qualname__}".encode()
 
 
-def _plain(value: object) -> bytes:
-    """A value of one of the `PLAIN` types, with its type: 1, 1.0 and True differ."""
+def _simple(value: object) -> bytes:
+    """A value of one of the `SIMPLE_TYPES`, with its type: 1, 1.0 and True differ."""
     if isinstance(value, str):
         return b"str " + value.encode("utf-8", "surrogatepass")
     if isinstance(value, bytes):
@@ -221,9 +241,9 @@ def _join(parts: Iterable[bytes]) -> bytes:
 
 
 def _tensor(tensor: Tensor) -> list[bytes]:
-    numbers = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    content = numbers.reshape(-1).view(torch.uint8).numpy()
-    return [str(tensor.dtype).encode(), repr(tuple(tensor.shape)).encode(), content.data]
+    facts = (tensor.dtype, tuple(tensor.shape), tensor.requires_grad)
+    numbers = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return [repr(facts).encode(), numbers.reshape(-1).view(torch.uint8).numpy().data]
 
 
 def _globals_read(code: CodeType) -> set[str]:
@@ -233,11 +253,3 @@ def _globals_read(code: CodeType) -> set[str]:
         if isinstance(constant, CodeType):
             names |= _globals_read(constant)
     return names
-
-
-def _counts(name: str, member: object) -> bool:
-    """Whether a class's member is of its author: Python adds more, such as `__module__`."""
-    if isinstance(member, GetSetDescriptorType | MemberDescriptorType) or name == "_abc_impl":
-        return False
-    is_special = name.startswith("__") and name.endswith("__") and name != "__slots__"
-    return not is_special or isinstance(member, FunctionType | staticmethod | classmethod)

@@ -1,4 +1,7 @@
+import cmath
+import collections
 import copy
+import math
 import os
 import subprocess
 import sys
@@ -14,6 +17,7 @@ import slm
 from slm.memoization.fingerprint import Fingerprints, NoFingerprint
 from slm.settings import ModelConfig, TrainConfig
 from slm.stories import Cleaning, Stories
+from slm.tokenizer import Tokenizer
 
 ROOT = str(Path(slm.__file__).parents[1])
 DATACLASS = "from dataclasses import dataclass, field\n@dataclass"
@@ -149,6 +153,35 @@ CHANGES = {
         "import re\nA = re.compile('a')\ndef f(): return A.pattern",
         "import re\nA = re.compile('b')\ndef f(): return A.pattern",
     ),
+    "whether a tensor requires a gradient": (
+        "import torch\nA = torch.ones(2)\ndef f(): return A.requires_grad",
+        "import torch\nA = torch.ones(2, requires_grad=True)\ndef f(): return A.requires_grad",
+    ),
+    "a function from source in a string": (
+        "scope = {}\nexec('def f(): return 1', scope)\nf = scope['f']",
+        "scope = {}\nexec('def f(): return 2', scope)\nf = scope['f']",
+    ),
+    "one of two lambdas that are imported": (
+        "lambdas = {'__name__': 'other'}\nexec('a, b = lambda: 1, lambda: 2', lambdas)\n"
+        "G = lambdas['a']\ndef f(): return G()",
+        "lambdas = {'__name__': 'other'}\nexec('a, b = lambda: 1, lambda: 2', lambdas)\n"
+        "G = lambdas['b']\ndef f(): return G()",
+    ),
+    "a special method that is no plain function": (
+        "import functools\nclass f:\n def n(self, n): return n\n"
+        " __len__ = functools.partialmethod(n, 1)",
+        "import functools\nclass f:\n def n(self, n): return n\n"
+        " __len__ = functools.partialmethod(n, 2)",
+    ),
+    "a cached special method": (
+        "import functools\nclass f:\n @functools.cache\n def __call__(self): return 1",
+        "import functools\nclass f:\n @functools.cache\n def __call__(self): return 2",
+    ),
+    "what a dataclass says of a field": (
+        f"{DATACLASS}\nclass f:\n a: int = field(metadata={{'unit': 'm'}})",
+        f"{DATACLASS}\nclass f:\n a: int = field(metadata={{'unit': 's'}})",
+    ),
+    "a docstring": ("def f():\n 'one'\n return 1", "def f():\n 'two'\n return 1"),
 }
 NO_CHANGES = {
     "a comment": ("def f(): return 1", "def f(): return 1  # one"),
@@ -221,12 +254,14 @@ VALUES = [
     *(0, 1, 1.0, True, None, "1", b"1", "", "True", 10**5000, float("nan"), float("inf"), 1j),
     *([], (), {}, set(), [1], (1,), {1}, {1: 1}, [[1], 2], [1, [2]], [[1, 2]], ["ab"], ["a", "b"]),
     *({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 2, "b": 1}),  # their order may decide a result
-    *(range(3), range(4), slice(3), slice(4), ..., int, float, len, abs),
+    *(range(3), range(4), slice(3), slice(4), ..., int, float, len, abs, math.sqrt, cmath.sqrt),
     *(np.float32(1), np.float64(1), np.arange(3), np.arange(3.0), np.arange(4).reshape(2, 2)),
     *(torch.tensor(1), torch.tensor(1.0), torch.tensor([1.0]), torch.tensor([1.0, 2.0])),
     *(torch.tensor([1.0, 2.0]).bfloat16(), torch.zeros(0), torch.zeros(0, 2), torch.zeros(2, 0)),
     *(torch.arange(6).view(2, 3), torch.arange(6).view(3, 2), torch.arange(6).view(3, 2).T),
     *(torch.float32, torch.bfloat16, torch.device("cpu"), torch.Generator().manual_seed(1)),
+    *(torch.arange(6)[::6], torch.ones(2), torch.ones(2, requires_grad=True)),
+    *(collections.deque([1]), collections.deque([2]), collections.Counter("a")),
     *(torch.Generator().manual_seed(2), ModelConfig(), TrainConfig(steps=1), TrainConfig(steps=2)),
 ]
 
@@ -286,6 +321,33 @@ def test_tokenizers_count_with_their_tokens(tokenizer):
     assert of(slm.train_tokenizer(text, 270)) == of(slm.train_tokenizer(text, 270))
     assert of(slm.train_tokenizer(text, 270)) != of(slm.train_tokenizer(text, 271))
     assert of({512: tokenizer}) != of({1024: tokenizer})
+
+
+def test_a_tokenizer_of_ones_own_counts_with_its_class(tokenizer):
+    class Mine(Tokenizer):
+        number = 1
+
+    own = copy.copy(tokenizer)
+    own.__class__ = Mine
+    before = of(own)
+    Mine.number = 2
+    assert of(own) != before
+
+
+def test_a_class_stays_when_copy_has_asked_for_its_slots():
+    class Mine:
+        pass
+
+    before = of(Mine)
+    copy.copy(Mine())  # it notes `__slotnames__` in the class
+    assert of(Mine) == before
+
+
+def test_a_frozen_weight_counts(random_model):
+    model = random_model()
+    before = of(model)
+    model.model.norm.weight.requires_grad_(False)
+    assert of(model) != before
 
 
 def test_another_process_gives_the_same(tmp_path):

@@ -3,7 +3,7 @@ import math
 import os
 import subprocess
 import sys
-from functools import partial
+from functools import cache, partial, wraps
 from pathlib import Path
 
 import pytest
@@ -136,19 +136,97 @@ def test_a_damaged_file_is_computed_again(tmp_path, content):
 @pytest.mark.parametrize(
     ("result", "reason"),
     [
-        (torch.ones(2), "a Tensor"),
-        ([{"a": {1}}], "a set"),
-        ({(1, 2): 3}, "keys must be"),
-        ({1: 2, "1": 3}, "two keys"),
+        (torch.ones(2), "Object of type Tensor is not JSON serializable"),
+        ([{"a": {1}}], "Object of type set is not JSON serializable"),
+        ({(1, 2): 3}, "keys must be str, int, float, bool or None, not tuple"),
+        ({1: 2, "1": 3}, "two keys of a dict become one text"),
     ],
 )
-def test_what_json_cannot_hold_is_refused_in_a_sentence(result, reason):
+def test_what_json_cannot_hold_is_not_saved_and_not_lost(result, reason, capsys):
     def give():
         return result
 
-    with pytest.raises(ValueError, match=rf"give\(\) cannot be saved as JSON \({reason}.*\): let"):
-        slm.recall(give)
+    assert slm.recall(give) is result
+    printed = capsys.readouterr().out
+    assert printed == f"The result of give() is not saved for next time ({reason}).\n"
     assert not Path("runs").exists()
+
+
+def test_a_result_within_itself_is_not_lost(capsys):
+    def loop():
+        numbers = [1]
+        numbers.append(numbers)
+        return numbers
+
+    assert slm.recall(loop)[0] == 1
+    assert "loop() is not saved" in capsys.readouterr().out
+
+
+CHANGES_ITSELF = {
+    "a generator": "G = torch.Generator().manual_seed(0)\n"
+    "def f(): return torch.rand(2, generator=G).tolist()",
+    "a counter": "N = 0\ndef f():\n global N\n N += 1\n return [N]",
+    "a default": "def f(a=[]):\n a.append(1)\n return (len(a),)",
+    "an open end": "N = [1]\ndef f():\n N[0] = iter('ab')\n N[0] = (i for i in 'ab')\n return [1]",
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES_ITSELF)
+def test_a_call_that_changes_its_own_inputs_is_not_saved(kind, capsys):
+    notebook = {"__name__": "__main__", "torch": torch}
+    exec(CHANGES_ITSELF[kind], notebook)
+    first = slm.recall(notebook["f"])
+    assert isinstance(first, list)  # as JSON gives it back
+    reason = "(the call changes f's own inputs)"
+    assert capsys.readouterr().out == f"The result of f() is not saved for next time {reason}.\n"
+    assert not Path("runs").exists()
+
+
+def test_a_call_that_changes_its_own_inputs_goes_on_as_without_recall():
+    notebook = {"__name__": "__main__"}
+    exec(CHANGES_ITSELF["a counter"], notebook)
+    assert [slm.recall(notebook["f"]) for _ in range(3)] == [[1], [2], [3]]
+
+
+def test_a_decorator_may_take_other_arguments_than_its_function():
+    def seeded(function):
+        @wraps(function)
+        def call(*arguments, extra=0):
+            return function(0, *arguments, extra)
+
+        return call
+
+    @seeded
+    def listed(seed, number, extra):
+        return [seed, number, extra]
+
+    assert slm.recall(listed, 3) == slm.recall(listed, 3) == [0, 3, 0]
+    assert slm.recall(listed, 3, extra=1) == [0, 3, 1]
+
+
+def test_a_cached_function_is_recalled(tmp_path):
+    log = tmp_path / "log"
+    cached = cache(counted)
+    assert slm.recall(cached, log, 2) == slm.recall(cached, log, number=2) == 2
+    assert times(log) == 1
+    assert len(files()) == 1
+
+
+def test_a_builtin_without_a_signature_is_refused():
+    with pytest.raises(ValueError, match=r"^max\(\) does not say which arguments it takes"):
+        slm.recall(max, [1, 2])
+    assert slm.recall(len, [1, 2]) == 2
+
+
+def test_the_sources_of_the_package_count(tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    for folder, text in (("before", "A = 1"), ("after", "A = 2"), ("again", "A = 1")):
+        source = tmp_path / folder / "inner" / "module.py"
+        source.parent.mkdir(parents=True)
+        source.write_text(text, encoding="utf-8")
+        monkeypatch.setattr(results, "PACKAGE", tmp_path / folder)
+        slm.recall(counted, log)
+    assert times(log) == 2
 
 
 def test_an_argument_that_nobody_can_compare_is_refused_before_computing(tmp_path):
