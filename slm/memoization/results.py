@@ -24,7 +24,8 @@ def recall(function: Callable, /, *arguments, **named) -> object:
     function's code, its arguments, and the functions, classes and values of the same notebook (or
     module) that it uses, and that these use in turn. If one of them changes, it is computed again.
 
-    The package slm counts with its source files. Anything else that is imported counts by its name
+    The package slm counts with its Python files, as they are when the first result is asked for:
+    after editing them, restart the kernel. Anything else that is imported counts by its name
     alone, your own .py files, too: after a change to one, or to a package, delete the folder. Nor
     count what files contain, the clock, the environment, the state of the global random
     generators, PyTorch's default number format and device. Comments make no difference; docstrings
